@@ -1,0 +1,121 @@
+"""Task: what is trained. Model, data, loss and metric, each built from a seed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, ...]
+"""Tensors that share their leading axis, one entry per example: usually (inputs, targets)."""
+
+Noise = Mapping[str, Tensor]
+"""Every random number a loss may use, by name: drawn outside, passed in, so that a loss is a pure function."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a task is judged by.
+
+    Args:
+        name: the field's word, in the task's `evaluate` dictionary: "error", "loss", "perplexity".
+        higher_is_better: direction.
+        unit: printed behind the number, "%" for shares.
+    """
+
+    name: str
+    higher_is_better: bool = False
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three disjoint sets. Rates are tuned on `validation`, reported on `test`; `test` is never seen before the last step."""
+
+    train: Batch
+    validation: Batch
+    test: Batch
+
+
+@dataclass(frozen=True)
+class Default:
+    """Where tuning starts for one optimizer.
+
+    Args:
+        rate: centre of the first learning-rate grid.
+        warmup_fraction: share of the budget a user of this task would warm up for; 0 means none.
+    """
+
+    rate: float
+    warmup_fraction: float = 0.0
+
+
+class Task(ABC):
+    """A problem to train on. Final classes are frozen dataclasses; their fields are the task's parameters and part of a trial's identity.
+
+    The contract, kept by every task and checked in `tests/contracts/test_tasks.py`:
+
+    1. `splits()` is a pure function of the fields: same fields, same bytes.
+    2. `model(seed)` is a pure function of the fields and the seed, and leaves every global generator as it found it.
+    3. `loss` and `evaluate` draw nothing: all randomness comes in through `noise`. That is what lets a member of a
+       batched population equal the trial run alone. They use only operations that `torch.func.vmap` can batch
+       wherever the model family allows it.
+    4. `evaluate` returns one value per example, so that sums over chunks do not depend on the chunk size.
+
+    Class attributes:
+        name: how users and the store call it, e.g. "mnist1d-mlp".
+        version: raised whenever a change alters what any trial of the task computes.
+        source: where data and model come from, one line.
+        needs: name of the file in the data folder, or None for embedded data.
+        maximum_epochs: the 100 % budget.
+        batch_size: examples per update; the remainder of an epoch is dropped, and each epoch is drawn in a new order.
+        metric: what `compare` reports.
+        defaults: optimizer name → `Default`; at least "sgdm", "adam", "adamw".
+        whole_epochs: True for settings of the papers, whose budgets are rounded up to whole epochs.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    source: ClassVar[str]
+    needs: ClassVar[str | None] = None
+    maximum_epochs: ClassVar[int]
+    batch_size: ClassVar[int]
+    metric: ClassVar[Metric]
+    defaults: ClassVar[Mapping[str, Default]]
+    whole_epochs: ClassVar[bool] = False
+
+    @abstractmethod
+    def splits(self) -> Splits:
+        """The data, ready to index: float inputs, integer or float targets, on the CPU."""
+
+    @abstractmethod
+    def model(self, seed: int) -> nn.Module:
+        """A fresh model, initialised from `seed` alone."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        """Mean training loss of one batch: a scalar, differentiable."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Per-example values, each of shape (batch,): always "loss", and `metric.name`."""
+
+    def noise(self, generator: np.random.Generator, batch_size: int) -> dict[str, np.ndarray]:
+        """Draws for one update (or one evaluation chunk), keyed in the trial by (seed, stream, step). None by default."""
+        return {}
+
+    def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
+        """Draws for one epoch, one row per training example, keyed by (seed, epoch); a batch receives its examples' rows in `noise`."""
+        return {}
+
+
+def seeded_model(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
+    """Call `build()` with PyTorch's global generator seeded, and put the generator back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
