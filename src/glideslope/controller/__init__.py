@@ -1,0 +1,5 @@
+"""Ready-made controllers. No framework."""
+
+from glideslope.controller.rules import Plateau
+
+__all__ = ["Plateau"]

@@ -1,0 +1,7 @@
+"""Who runs trials: the contract, and the executors that keep it."""
+
+from glideslope.trials.executors.base import Executor
+from glideslope.trials.executors.in_process import InProcess
+from glideslope.trials.executors.processes import Processes
+
+__all__ = ["Executor", "InProcess", "Processes"]

@@ -1,0 +1,229 @@
+"""Budgets: what may be spent, as immutable values with a text form."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import InitVar, dataclass
+from decimal import Decimal, InvalidOperation
+from typing import ClassVar
+
+from glideslope.core.value import Value, require
+
+
+@dataclass(frozen=True)
+class Budget(Value, ABC):
+    """What a run may spend. The meter compares it with what has been spent; nothing else knows its unit.
+
+    Class attributes:
+        unit: what the meter counts for this budget: "updates", "epochs", "samples", "tokens" or "seconds".
+    """
+
+    kind: ClassVar[str] = "budget"
+    unit: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def limit(self) -> float:
+        """The amount that exhausts the budget, in what the meter counts."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The text form, which `parse_budget` reads back."""
+
+    def ratio(self, other: Budget) -> float:
+        """How many times `other` this budget is; both must count the same thing."""
+        if isinstance(self, Epochs) and isinstance(other, Epochs):
+            return self.count / other.count
+        if self.unit != other.unit:
+            raise ValueError(f"{self} counts {self.unit} and {other} counts {other.unit}: they have no ratio.")
+        return self.limit / other.limit
+
+
+@dataclass(frozen=True)
+class Steps(Budget):
+    """A number of optimizer updates.
+
+    >>> str(Steps(500))
+    '500ba'
+    """
+
+    count: int
+    unit: ClassVar[str] = "updates"
+
+    def _check(self) -> None:
+        require(self.count >= 1, "count", self.count, "count >= 1")
+
+    @property
+    def limit(self) -> float:
+        return self.count
+
+    def __str__(self) -> str:
+        return f"{self.count}ba"
+
+
+@dataclass(frozen=True)
+class Epochs(Budget):
+    """A number of passes over the training set, fractions allowed.
+
+    Args:
+        count: number of epochs, > 0.
+        updates_per_epoch: updates in one epoch, usually `len(loader)`. Needed wherever updates are counted.
+
+    >>> str(Epochs(2.5, updates_per_epoch=391))
+    '2.5ep*391ba'
+    """
+
+    count: float
+    updates_per_epoch: int | None = None
+
+    def _check(self) -> None:
+        require(self.count > 0, "count", self.count, "count > 0")
+        if self.updates_per_epoch is not None:
+            require(self.updates_per_epoch >= 1, "updates_per_epoch", self.updates_per_epoch, "updates_per_epoch >= 1")
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        return "epochs" if self.updates_per_epoch is None else "updates"
+
+    @property
+    def limit(self) -> float:
+        return self.count if self.updates_per_epoch is None else self.count * self.updates_per_epoch
+
+    def __str__(self) -> str:
+        return f"{_number(self.count)}ep" + ("" if self.updates_per_epoch is None else f"*{self.updates_per_epoch}ba")
+
+
+@dataclass(frozen=True)
+class Samples(Budget):
+    """A number of training examples, counted as they are used: `scheduler.step(samples=len(batch))`.
+
+    >>> str(Samples(1_000_000))
+    '1000000sp'
+    """
+
+    count: int
+    unit: ClassVar[str] = "samples"
+
+    def _check(self) -> None:
+        require(self.count >= 1, "count", self.count, "count >= 1")
+
+    @property
+    def limit(self) -> float:
+        return self.count
+
+    def __str__(self) -> str:
+        return f"{self.count}sp"
+
+
+@dataclass(frozen=True)
+class Tokens(Budget):
+    """A number of tokens, counted as they are used: `scheduler.step(tokens=n)`.
+
+    >>> str(Tokens(2_000))
+    '2000tok'
+    """
+
+    count: int
+    unit: ClassVar[str] = "tokens"
+
+    def _check(self) -> None:
+        require(self.count >= 1, "count", self.count, "count >= 1")
+
+    @property
+    def limit(self) -> float:
+        return self.count
+
+    def __str__(self) -> str:
+        return f"{self.count}tok"
+
+
+@dataclass(frozen=True)
+class WallClock(Budget):
+    """Time spent running; the arguments add up.
+
+    Args:
+        seconds, minutes, hours: parts of the limit; their sum, kept in `seconds`, must be > 0.
+
+    >>> WallClock(hours=1, minutes=30)
+    WallClock(seconds=5400.0)
+    """
+
+    seconds: float = 0.0
+    minutes: InitVar[float] = 0.0
+    hours: InitVar[float] = 0.0
+    unit: ClassVar[str] = "seconds"
+
+    def __post_init__(self, minutes: float, hours: float) -> None:
+        object.__setattr__(self, "seconds", self.seconds + 60 * minutes + 3600 * hours)
+        super().__post_init__()
+
+    def _check(self) -> None:
+        require(self.seconds > 0, "seconds", self.seconds, "seconds > 0")
+
+    @property
+    def limit(self) -> float:
+        return self.seconds
+
+    def __str__(self) -> str:
+        for size, unit in ((3600, "h"), (60, "min")):
+            if self.seconds % size == 0:
+                return f"{int(self.seconds // size)}{unit}"
+        return f"{_number(self.seconds)}sec"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+
+
+UNITS = "sec|sp|s|min|m|hours|hour|hr|h|epochs|epoch|ep|ba|tok"
+"""Every unit of the text form, as alternatives of a regular expression, longer ones before their beginnings."""
+
+_PART = re.compile(rf"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*({UNITS})\s*", re.IGNORECASE)
+_SECONDS = {"sec": 1, "s": 1, "min": 60, "m": 60, "hours": 3600, "hour": 3600, "hr": 3600, "h": 3600}
+_FORMS = '"90ep", "90ep*391ba", "500ba", "1e6sp", "2e9tok", "45min", "1h30m", "3600sec"'
+
+
+def parse_budget(budget: str | Budget) -> Budget:
+    """The budget of a text; a budget is returned as it is. The inverse of `str`.
+
+    Args:
+        budget: "90ep" (epochs), "500ba" (updates, batches), "1e6sp" (samples), "2e9tok" (tokens), "45min", "1h30m", "3600sec".
+
+    >>> parse_budget("1h30m")
+    WallClock(seconds=5400.0)
+    >>> parse_budget("2e9tok")
+    Tokens(count=2000000000)
+    """
+    if isinstance(budget, Budget):
+        return budget
+    text = budget.strip()
+    head, star, tail = text.partition("*")
+    if star:
+        epochs, steps = parse_budget(head), parse_budget(tail)
+        if isinstance(epochs, Epochs) and isinstance(steps, Steps):
+            return Epochs(epochs.count, updates_per_epoch=steps.count)
+        raise _unreadable(budget)
+    parts = _PART.findall(text)
+    if not parts or _PART.sub("", text):
+        raise _unreadable(budget)
+    amounts = []
+    for number, unit in parts:
+        try:
+            amounts.append((Decimal(number), unit.lower()))
+        except InvalidOperation:
+            raise _unreadable(budget) from None
+    if all(unit in _SECONDS for _, unit in amounts):
+        return WallClock(seconds=float(sum(amount * _SECONDS[unit] for amount, unit in amounts)))
+    if len(amounts) > 1:
+        raise _unreadable(budget)
+    amount, unit = amounts[0]
+    if unit.startswith("ep"):
+        return Epochs(float(amount))
+    require(amount == amount.to_integral_value(), "budget", budget, "a whole number of updates, samples or tokens")
+    kinds: dict[str, type[Steps] | type[Samples] | type[Tokens]] = {"ba": Steps, "sp": Samples, "tok": Tokens}
+    return kinds[unit](int(amount))
+
+
+def _unreadable(text: str) -> ValueError:
+    return ValueError(f"cannot read the budget {text!r}. Write one of {_FORMS}.")

@@ -1,0 +1,195 @@
+"""Compare: which schedule is best at which budget? The protocol of the REX paper, made honest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from glideslope.core.policy import Policy
+from glideslope.core.spec import parse_policy
+from glideslope.core.value import require
+from glideslope.report.results import Result
+from glideslope.studies.setting import Setting
+from glideslope.studies.tuning import Choice, TunedCell, Tuning
+from glideslope.trials.record import Record
+
+PAPER_SCHEDULES = ("none", "step", "plateau", "linear", "cosine", "exponential", "one_cycle", "rex")
+PAPER_BUDGETS = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
+WARMED_REX = "rex+warmup(10%)"
+
+PATIENCES = (5, 10)
+"""Plateau's patience is tuned among these, in epochs: the paper tunes it in multiples of 5."""
+
+FIRST_TUNING_SEED = 1001
+"""Tuning seeds start here, reporting seeds at 1: no run is both chosen by and reported."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a label and the policies among which tuning chooses, usually one."""
+
+    label: str
+    candidates: tuple[Policy, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Row:
+        """From a schedule's text; "plateau" without a patience stands for all of `PATIENCES`."""
+        label = text.strip()
+        name, plus, modifiers = label.partition("+")
+        if name.strip() == "plateau":
+            texts = [f"plateau(patience={patience}){plus}{modifiers}" for patience in PATIENCES]
+            return cls(label, tuple(parse_policy(candidate) for candidate in texts))
+        return cls(label, (parse_policy(label),))
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which schedule is best, where?
+
+    Args:
+        settings: the tasks.
+        schedules: texts, one per row.
+        optimizers: texts.
+        budgets: shares of each task's maximum, increasing, each > 0.
+        num_seeds: reporting seeds 1 … num_seeds, on the test split.
+        num_tuning_seeds: tuning seeds 1001 …, on the validation split.
+        uncounted: rows outside the Top-k count.
+    """
+
+    settings: tuple[Setting, ...]
+    schedules: tuple[str, ...] = (*PAPER_SCHEDULES, WARMED_REX)
+    optimizers: tuple[str, ...] = ("sgdm", "adam")
+    budgets: tuple[float, ...] = PAPER_BUDGETS
+    num_seeds: int = 3
+    num_tuning_seeds: int = 1
+    uncounted: tuple[str, ...] = (WARMED_REX,)
+
+    def __post_init__(self) -> None:
+        for name in ("settings", "schedules", "optimizers", "budgets"):
+            entries = getattr(self, name)
+            require(len(entries) > 0, name, entries, "at least one")
+            require(len(set(entries)) == len(entries), name, entries, "each once")
+        for budget in self.budgets:
+            require(0 < budget < math.inf, "budgets", budget, "0 < budget (a share of the task's maximum)")
+        require(list(self.budgets) == sorted(self.budgets), "budgets", self.budgets, "budgets increasing")
+        require(self.num_seeds >= 1, "num_seeds", self.num_seeds, "num_seeds >= 1")
+        require(self.num_tuning_seeds >= 1, "num_tuning_seeds", self.num_tuning_seeds, "num_tuning_seeds >= 1")
+        for text in self.schedules:
+            Row.parse(text)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Question:
+        content: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        content["settings"] = tuple(Setting.from_json(setting) for setting in data["settings"])
+        return cls(**content)
+
+
+class Place(NamedTuple):
+    """Where a cell stands in the tables."""
+
+    task: str
+    optimizer: str
+    budget: float
+    schedule: str
+
+
+def percent(share: float) -> str:
+    """The label of a budget.
+
+    >>> percent(0.01), percent(0.125)
+    ('1%', '12.5%')
+    """
+    return f"{100 * share:.10g}%"
+
+
+def cells(question: Question) -> dict[Place, TunedCell]:
+    """Every cell of the comparison; `run_study` calls them to their fixed point."""
+    tuning_seeds = tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + question.num_tuning_seeds))
+    reporting_seeds = tuple(range(1, question.num_seeds + 1))
+    rows = [Row.parse(text) for text in question.schedules]
+    return {
+        Place(setting.task.name, optimizer, budget, row.label): TunedCell(
+            Tuning(
+                base=setting.trial(optimizer, budget),
+                candidates=tuple(setting.fitted(policy, budget) for policy in row.candidates),
+                seeds=tuning_seeds,
+                higher_is_better=setting.metric.higher_is_better,
+            ),
+            reporting_seeds,
+        )
+        for setting in question.settings
+        for optimizer in question.optimizers
+        for budget in question.budgets
+        for row in rows
+    }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the trials say.
+
+    Args:
+        question: what was asked.
+        results: one per reported trial.
+        choices: what tuning chose in each cell that is answered.
+        num_trials: trials in all, tuning included.
+        num_updates: their updates.
+        seconds: their training and evaluation time, added up over all workers.
+        failed: trials that raised an error, as (place, traceback).
+    """
+
+    question: Question
+    results: tuple[Result, ...]
+    choices: Mapping[Place, Choice]
+    num_trials: int
+    num_updates: int
+    seconds: float
+    failed: tuple[tuple[Place, str], ...]
+
+
+def answer(question: Question, records: Mapping[str, Record]) -> Answer:
+    """Read the answer off the records; cells that are not finished yet are left out."""
+    results: list[Result] = []
+    choices: dict[Place, Choice] = {}
+    failed: list[tuple[Place, str]] = []
+    used: dict[str, Record] = {}
+    for place, cell in cells(question).items():
+        for spec in cell.tuning.asked(records):
+            used[spec.trial_id] = records[spec.trial_id]
+        choice = cell.tuning.ask(records)
+        if isinstance(choice, list):
+            continue
+        reports = cell.reports(choice)
+        if any(spec.trial_id not in records for spec in reports):
+            continue
+        choices[place] = choice
+        for spec in reports:
+            record = used[spec.trial_id] = records[spec.trial_id]
+            if record.status == "failed":
+                failed.append((place, record.error))
+            score = record.test.metric if record.test is not None else math.nan
+            results.append(
+                Result(
+                    place.task,
+                    place.optimizer,
+                    percent(place.budget),
+                    place.budget,
+                    place.schedule,
+                    spec.seeds.init,
+                    score,
+                )
+            )
+    return Answer(
+        question,
+        tuple(results),
+        choices,
+        num_trials=len(used),
+        num_updates=sum(record.cost.updates for record in used.values()),
+        seconds=sum(record.cost.training_seconds + record.cost.evaluation_seconds for record in used.values()),
+        failed=tuple(failed),
+    )

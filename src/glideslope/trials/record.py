@@ -1,0 +1,143 @@
+"""Record: what one trial computed, measured and cost. Plain data, saved as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One value per recorded update; `updates` counts from 0, and all tuples have its length."""
+
+    updates: tuple[int, ...]
+    train_loss: tuple[float, ...]
+    rate: tuple[float, ...]
+    probes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One look at a split: after `update` updates, the mean loss and the task's metric."""
+
+    update: int
+    loss: float
+    metric: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the trial cost, training and evaluation apart."""
+
+    training_seconds: float
+    evaluation_seconds: float
+    updates: int
+
+    @property
+    def updates_per_second(self) -> float:
+        return self.updates / self.training_seconds if self.training_seconds else math.nan
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of a trial.
+
+    Args:
+        trial_id, trajectory_id: of the spec.
+        status: "finished"; "diverged" (a loss was NaN or infinite: an outcome like any other); "failed" (an error).
+        series: training loss and rate by update, thinned for long runs.
+        validation: every evaluation of the validation split, in order.
+        test: the evaluation of the test split after the last update; None unless finished.
+        decisions: (update, gain, reason) of every change of gain.
+        cost: seconds and updates.
+        path: how it was computed: executor, device, K (members computed together).
+        versions: of the libraries that computed it.
+        error: traceback of a failed trial, else "".
+    """
+
+    trial_id: str
+    trajectory_id: str
+    status: Status
+    series: Series
+    validation: tuple[Evaluation, ...]
+    test: Evaluation | None
+    decisions: tuple[tuple[int, float, str], ...]
+    cost: Cost
+    path: Mapping[str, Any]
+    versions: Mapping[str, str]
+    error: str = ""
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """Everything that the spec determines: equal specs, equal outcomes, bit for bit. Leaves out cost, path and versions."""
+        data = self.to_json()
+        return {key: data[key] for key in data if key not in ("cost", "path", "versions", "error")}
+
+    @property
+    def last_validation(self) -> Evaluation | None:
+        """The evaluation after the last update; None if the trial never got there."""
+        return self.validation[-1] if self.status == "finished" and self.validation else None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; NaN and inf become "nan", "inf", "-inf"."""
+        return {
+            "trial_id": self.trial_id,
+            "trajectory_id": self.trajectory_id,
+            "status": self.status,
+            "series": {
+                "updates": list(self.series.updates),
+                "train_loss": _floats_to_json(self.series.train_loss),
+                "rate": _floats_to_json(self.series.rate),
+                "probes": {name: _floats_to_json(values) for name, values in self.series.probes.items()},
+            },
+            "validation": [_evaluation_to_json(item) for item in self.validation],
+            "test": None if self.test is None else _evaluation_to_json(self.test),
+            "decisions": [list(decision) for decision in self.decisions],
+            "cost": [self.cost.training_seconds, self.cost.evaluation_seconds, self.cost.updates],
+            "path": dict(self.path),
+            "versions": dict(self.versions),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """The inverse of `to_json`."""
+        series = data["series"]
+        return cls(
+            trial_id=data["trial_id"],
+            trajectory_id=data["trajectory_id"],
+            status=data["status"],
+            series=Series(
+                updates=tuple(series["updates"]),
+                train_loss=_floats_from_json(series["train_loss"]),
+                rate=_floats_from_json(series["rate"]),
+                probes={name: _floats_from_json(values) for name, values in series["probes"].items()},
+            ),
+            validation=tuple(_evaluation_from_json(item) for item in data["validation"]),
+            test=None if data["test"] is None else _evaluation_from_json(data["test"]),
+            decisions=tuple((update, gain, reason) for update, gain, reason in data["decisions"]),
+            cost=Cost(*data["cost"]),
+            path=data["path"],
+            versions=data["versions"],
+            error=data["error"],
+        )
+
+
+def _evaluation_to_json(evaluation: Evaluation) -> list[Any]:
+    return [evaluation.update, *_floats_to_json((evaluation.loss, evaluation.metric))]
+
+
+def _evaluation_from_json(data: list[Any]) -> Evaluation:
+    return Evaluation(data[0], *_floats_from_json(data[1:]))
+
+
+def _floats_to_json(values: tuple[float, ...]) -> list[float | str]:
+    return [value if math.isfinite(value) else str(value) for value in values]
+
+
+def _floats_from_json(values: list[float | str]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

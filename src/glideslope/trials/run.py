@@ -1,0 +1,227 @@
+"""run_trial: spec → record, a pure function. One trial, one process, one thread, plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glideslope.core.budget import Steps
+from glideslope.torch.scheduler import BudgetScheduler
+from glideslope.trials.lookup import data_sha256, find_task, task_splits
+from glideslope.trials.randomness import Stream, generator
+from glideslope.trials.record import Cost, Evaluation, Record, Series
+from glideslope.trials.task import Batch, Task
+from glideslope.trials.trial import Seeds, TrialSpec
+
+SERIES_LENGTH = 256
+"""At most about this many updates are recorded; longer runs keep every 2nd, 3rd, … one, and the last."""
+
+EVALUATION_BATCH = 1024
+SHUFFLED_BYTES = 2**24
+"""Training sets up to this size are copied in their new order once an epoch: slices are 4 times cheaper than gathers."""
+
+
+def run_trial(spec: TrialSpec) -> Record:
+    """Train once. The outcome depends on the spec alone; errors and divergence are recorded, not raised.
+
+    Raises:
+        KeyboardInterrupt: passed on, nothing is recorded.
+    """
+    run = _Run()
+    with one_thread():
+        try:
+            _train(spec, run)
+        except Exception:
+            run.status, run.error = "failed", traceback.format_exc()
+    finished = run.status == "finished"
+    return Record(
+        trial_id=spec.trial_id,
+        trajectory_id=spec.trajectory_id,
+        status=run.status,  # type: ignore[arg-type]
+        series=Series(
+            tuple(run.updates),
+            tuple(run.losses),
+            tuple(run.rates),
+            {name: tuple(values) for name, values in run.probes.items()},
+        ),
+        validation=tuple(run.validation),
+        test=run.test if finished else None,
+        decisions=tuple(run.decisions),
+        cost=Cost(run.training_seconds, run.evaluation_seconds, run.done),
+        path={"executor": "in-process", "device": "cpu", "K": 1},
+        versions=library_versions(),
+        error=run.error,
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One intra-op thread: results do not depend on the number of cores, and a busy machine does not stall the pool."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of everything that shapes a trial's numbers."""
+    return {
+        "glideslope": version("glideslope"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+@dataclass
+class _Run:
+    """What a trial has produced so far; an error leaves it as far as it got."""
+
+    status: str = "finished"
+    error: str = ""
+    done: int = 0
+    updates: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    probes: dict[str, list[float]] = field(default_factory=dict)
+    validation: list[Evaluation] = field(default_factory=list)
+    test: Evaluation | None = None
+    decisions: list[tuple[int, float, str]] = field(default_factory=list)
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+
+def _train(spec: TrialSpec, run: _Run) -> None:
+    task = find_task(spec.task.name, _params(spec))
+    if data_sha256(task) != spec.task.data_sha256:
+        raise ValueError(f"the data of {spec.task.name} differ from those the trial was planned with.")
+    splits = task_splits(task)
+    model = task.model(spec.seeds.init)
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = spec.optimizer.build(parameters, spec.rate)
+    scheduler = BudgetScheduler(optimizer, spec.policy, Steps(spec.updates))
+    run.probes = {name: [] for name in spec.probes}
+    stride = math.ceil(spec.updates / SERIES_LENGTH)
+    _set_training(model, optimizer, True)
+    started = time.perf_counter()
+    for batch, noise in _batches(task, splits.train, spec.seeds, spec.updates):
+        update = run.done
+
+        def closure(batch: Batch = batch, noise: dict[str, Tensor] = noise) -> Tensor:
+            for weight in parameters:
+                weight.grad = None
+            loss = task.loss(model, batch, noise)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        rate = float(scheduler.get_last_lr()[0])
+        loss = float(optimizer.step(closure))  # type: ignore[arg-type]
+        run.done += 1
+        if update % stride == 0 or run.done == spec.updates or not math.isfinite(loss):
+            run.updates.append(update)
+            run.losses.append(loss)
+            run.rates.append(rate)
+            for name in spec.probes:
+                run.probes[name].append(_norm(parameters, gradient=name == "gradient_norm"))
+        if not math.isfinite(loss):
+            run.status = "diverged"
+            break
+        scheduler.step(loss=loss)
+        if run.done % spec.eval_every == 0 or run.done == spec.updates:
+            paused = time.perf_counter()
+            run.training_seconds += paused - started
+            _set_training(model, optimizer, False)
+            seen = evaluate(task, model, splits.validation, spec.seeds, run.done)
+            run.validation.append(seen)
+            if run.done == spec.updates:
+                run.test = evaluate(task, model, splits.test, spec.seeds, run.done)
+                if not (math.isfinite(run.test.loss) and math.isfinite(seen.loss)):
+                    run.status = "diverged"
+            _set_training(model, optimizer, True)
+            gain = scheduler.gain
+            decision = scheduler.observe(val_loss=seen.loss)
+            if decision is not None and decision.gain != gain:
+                run.decisions.append((run.done, decision.gain, decision.reason))
+            started = time.perf_counter()
+            run.evaluation_seconds += started - paused
+    run.training_seconds += time.perf_counter() - started
+
+
+def _params(spec: TrialSpec) -> Any:
+    return spec.trajectory["task"]["params"]
+
+
+def _batches(task: Task, train: Batch, seeds: Seeds, updates: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """Batches of whole size, each epoch in a new order keyed by (seed, epoch); with the draws that belong to them."""
+    num_samples = len(train[0])
+    per_epoch = updates_per_epoch(task, train)
+    small = sum(tensor.nbytes for tensor in train) <= SHUFFLED_BYTES
+    for update in range(updates):
+        epoch, position = divmod(update, per_epoch)
+        if position == 0:
+            order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples))
+            augmentation = task.augmentation(generator(seeds.data, Stream.AUGMENTATION, epoch), num_samples)
+            draws = {name: torch.from_numpy(values) for name, values in augmentation.items()}
+            if small:
+                shuffled = tuple(tensor[order] for tensor in train)
+        rows = slice(position * task.batch_size, (position + 1) * task.batch_size)
+        picked = order[rows]
+        batch = tuple(tensor[rows] for tensor in shuffled) if small else tuple(tensor[picked] for tensor in train)
+        noise = {name: values[picked] for name, values in draws.items()}
+        # The generator costs more than a small update's bookkeeping, so it is made only where the task draws.
+        if type(task).noise is not Task.noise:
+            fresh = task.noise(generator(seeds.noise, Stream.NOISE, update), len(picked))
+            noise |= {name: torch.from_numpy(values) for name, values in fresh.items()}
+        yield batch, noise
+
+
+def updates_per_epoch(task: Task, train: Batch) -> int:
+    """Whole batches in one pass over the training set.
+
+    Raises:
+        ValueError: the batch is larger than the training set.
+    """
+    count = len(train[0]) // task.batch_size
+    if count == 0:
+        raise ValueError(f"the batch size {task.batch_size} exceeds the {len(train[0])} training examples.")
+    return count
+
+
+@torch.no_grad()
+def evaluate(task: Task, model: nn.Module, split: Batch, seeds: Seeds, update: int) -> Evaluation:
+    """Mean loss and metric over a split; its draws are the same at every update."""
+    totals = {"loss": 0.0, task.metric.name: 0.0}
+    count = len(split[0])
+    for chunk, start in enumerate(range(0, count, EVALUATION_BATCH)):
+        batch = tuple(tensor[start : start + EVALUATION_BATCH] for tensor in split)
+        draws = task.noise(generator(seeds.noise, Stream.EVALUATION, chunk), len(batch[0]))
+        values = task.evaluate(model, batch, {name: torch.from_numpy(draw) for name, draw in draws.items()})
+        for name in totals:
+            totals[name] += float(values[name].sum(dtype=torch.float64))
+    return Evaluation(update, totals["loss"] / count, totals[task.metric.name] / count)
+
+
+def _set_training(model: nn.Module, optimizer: Any, training: bool) -> None:
+    """Model, and optimizers that keep two sets of weights (schedule-free ones), into training or evaluation mode."""
+    model.train(training)
+    switch = getattr(optimizer, "train" if training else "eval", None)
+    if callable(switch):
+        switch()
+
+
+def _norm(parameters: list[nn.Parameter], gradient: bool) -> float:
+    tensors = [weight.grad if gradient else weight.detach() for weight in parameters]
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors if tensor is not None))

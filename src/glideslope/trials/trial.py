@@ -1,0 +1,173 @@
+"""TrialSpec: what one training run is. Everything it computes follows from this value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from glideslope.core.plan import Absolute, Plan, Relative
+from glideslope.core.policy import Policy
+from glideslope.core.spec import canonical, from_json, to_json
+from glideslope.core.value import require
+from glideslope.trials.optimizers import OptimizerSpec
+
+SCHEMA = 1
+PROBES = ("gradient_norm", "weight_norm")
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    """A task by name, with the fingerprint of its data.
+
+    Args:
+        name: registered name or import path.
+        version: the task's version.
+        params: canonical JSON of the task's fields.
+        data_sha256: fingerprint of its splits; a trial refuses to run on other data.
+    """
+
+    name: str
+    version: int
+    params: str
+    data_sha256: str
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where randomness starts: initial weights, order of the data with augmentation, and noise in the loss."""
+
+    init: int
+    data: int
+    noise: int
+
+    @classmethod
+    def all(cls, seed: int) -> Seeds:
+        return cls(seed, seed, seed)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One training run. Equal specs have equal ids and equal outcomes.
+
+    Args:
+        task: what is trained.
+        seeds: see `Seeds`.
+        optimizer: how.
+        policy: plan and controller.
+        rate: base learning rate, > 0 and finite.
+        updates: length of the run and span of its schedule.
+        eval_every: updates between validations; the last update is always validated.
+        probes: names from `PROBES`, measured at the recorded updates.
+        precision: only "float32" so far.
+    """
+
+    task: TaskRef
+    seeds: Seeds
+    optimizer: OptimizerSpec
+    policy: Policy
+    rate: float
+    updates: int
+    eval_every: int
+    probes: tuple[str, ...] = ()
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        require(0 < self.rate < float("inf"), "rate", self.rate, "0 < rate < inf")
+        require(self.updates >= 1, "updates", self.updates, "updates >= 1")
+        require(self.eval_every >= 1, "eval_every", self.eval_every, "eval_every >= 1")
+        require(set(self.probes) <= set(PROBES), "probes", self.probes, f"names from {PROBES}")
+        require(self.precision == "float32", "precision", self.precision, 'precision == "float32"')
+
+    @property
+    def trajectory(self) -> dict[str, Any]:
+        """What decides every number of the training: plain data, hashed into `trajectory_id`."""
+        return {
+            "schema": SCHEMA,
+            "task": {
+                "name": self.task.name,
+                "version": self.task.version,
+                "params": json.loads(self.task.params),
+                "data_sha256": self.task.data_sha256,
+            },
+            "seeds": {"init": self.seeds.init, "data": self.seeds.data, "noise": self.seeds.noise},
+            "optimizer": {"name": self.optimizer.name, "params": json.loads(self.optimizer.settings)},
+            "plan": _plan_to_json(self.policy.plan, self.rate),
+            "preamble": to_json(self.policy.plan.preamble),
+            "controller": to_json(self.policy.controller),
+            "updates": self.updates,
+            "precision": self.precision,
+            "start": None,
+        }
+
+    @property
+    def measure(self) -> dict[str, Any]:
+        """What is looked at on the way: plain data, hashed together with the trajectory into the trial's id."""
+        return {"eval_every": self.eval_every, "splits": ["validation", "test"], "probes": list(self.probes)}
+
+    @cached_property
+    def trajectory_id(self) -> str:
+        return _hash(self.trajectory)
+
+    @cached_property
+    def trial_id(self) -> str:
+        return _hash({"trajectory": self.trajectory, "measure": self.measure})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"trajectory": self.trajectory, "measure": self.measure}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the spec was written by another version of the schema.
+        """
+        trajectory, measure = data["trajectory"], data["measure"]
+        if trajectory["schema"] != SCHEMA:
+            raise ValueError(f"this trial has schema {trajectory['schema']}; this glideslope runs schema {SCHEMA}.")
+        task, seeds, optimizer = trajectory["task"], trajectory["seeds"], trajectory["optimizer"]
+        plan, rate = _plan_from_json(trajectory["plan"], from_json(trajectory["preamble"]))
+        return cls(
+            task=TaskRef(task["name"], task["version"], canonical(task["params"]), task["data_sha256"]),
+            seeds=Seeds(seeds["init"], seeds["data"], seeds["noise"]),
+            optimizer=OptimizerSpec(optimizer["name"], canonical(optimizer["params"])),
+            policy=Policy(plan, from_json(trajectory["controller"])),
+            rate=rate,
+            updates=trajectory["updates"],
+            eval_every=measure["eval_every"],
+            probes=tuple(measure["probes"]),
+            precision=trajectory["precision"],
+        )
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:24]
+
+
+def _plan_to_json(plan: Plan, rate: float) -> dict[str, Any]:
+    """{hyperparameter: {"schedule", "range" if absolute, "base" for the rate}}; other bases are the optimizer's own."""
+    entries: dict[str, Any] = {}
+    for name, course in plan.courses:
+        entry: dict[str, Any] = {"schedule": to_json(course.schedule)}
+        if isinstance(course, Absolute):
+            entry["range"] = [course.low, course.high]
+        if name == "lr":
+            entry["base"] = rate
+        entries[name] = entry
+    entries.setdefault("lr", {"base": rate, "schedule": None})
+    return entries
+
+
+def _plan_from_json(entries: Mapping[str, Any], preamble: Any) -> tuple[Plan, float]:
+    courses: dict[str, Any] = {}
+    for name, entry in entries.items():
+        schedule = from_json(entry["schedule"])
+        if "range" in entry:
+            courses[name] = Absolute(schedule, *entry["range"])
+        elif schedule is not None:
+            courses[name] = Relative(schedule)
+    return Plan(courses, preamble), float(entries["lr"]["base"])
