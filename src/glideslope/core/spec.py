@@ -116,6 +116,22 @@ def parse(text: str) -> Multiplier | Plan | Policy:
     return value
 
 
+def split_texts(texts: str) -> tuple[str, ...]:
+    """Take a list of texts apart at its commas, but not inside parentheses.
+
+    >>> split_texts("rex, sequence((rex, linear)), linear")
+    ('rex', 'sequence((rex, linear))', 'linear')
+    """
+    parts, depth = [""], 0
+    for character in texts:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """A name with named arguments, for values that live outside core: optimizers, tasks.
 

@@ -1,0 +1,43 @@
+"""The command's verbs, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from glideslope.cli.compare import compare
+from glideslope.cli.rank import rank
+from glideslope.cli.report import report
+from glideslope.cli.show import show
+from glideslope.cli.tasks import tasks
+from glideslope.trials.store import StoreError
+
+app = typer.Typer(
+    help="Train neural networks on a budget: schedules, trials, evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (compare, report, rank, show, tasks):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command line. Errors of the user's making are one line and exit code 2."""
+    sys.path.insert(0, "")  # a task may come from the user's own module, beside them
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say("stopped. What is finished is kept: run the same command again to go on.")
+        sys.exit(130)
+    except (ValueError, OSError, StoreError, sqlite3.Error) as error:
+        _say(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(2)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)

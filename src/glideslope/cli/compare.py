@@ -1,0 +1,109 @@
+"""`glideslope compare`: the protocol of the REX paper on any tasks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glideslope.cli.execution import make_executor, run
+from glideslope.core.spec import split_texts
+from glideslope.report.document import Document
+from glideslope.studies import compare as study
+from glideslope.studies import compare_report, sampling, sampling_report
+from glideslope.studies.provenance import provenance
+from glideslope.studies.setting import Setting
+from glideslope.trials.store import Store
+
+DEFAULT_TASKS = ("mnist1d-mlp", "digits-autoencoder")
+
+
+def compare(
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, or my_package.module:task. Default: mnist1d-mlp digits-autoencoder."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the store; run again to go on.")] = Path("runs/compare"),
+    schedules: Annotated[
+        str | None, typer.Option(help='Rows, e.g. "rex,rex+warmup(10%),one_cycle". Default: the paper\'s eight.')
+    ] = None,
+    optimizers: Annotated[str | None, typer.Option(help="E.g. sgdm,adam,schedulefree:SGDScheduleFree.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Shares of the maximum, e.g. 1%,10%,100%.")] = None,
+    seeds: Annotated[int, typer.Option(help="Reporting seeds, on the test split.")] = 3,
+    tuning_seeds: Annotated[int, typer.Option(help="Tuning seeds, on the validation split.")] = 1,
+    sampling_rates: Annotated[
+        bool, typer.Option("--sampling", help="The paper's Table 2 instead: profile × sampling rate.")
+    ] = False,
+    delays: Annotated[
+        str | None, typer.Option(help="The paper's Figure 2 instead: linear delayed by these shares, e.g. 0.25,0.5,0.75.")
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="Schedule the others are compared with.")] = "linear",
+    data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
+    executor: Annotated[str, typer.Option(help="processes or in-process.")] = "processes",
+    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+) -> None:
+    """Compare schedules over optimizers, budgets and seeds; tune rates honestly; print the tables."""
+    if data is not None:
+        os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
+    if sampling_rates and (delays is not None or schedules is not None):
+        raise ValueError("--sampling has profiles of its own; leave --schedules and --delays out.")
+    if delays is not None and schedules is not None:
+        raise ValueError("--delays names its own schedules; leave --schedules out.")
+    names = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
+    shares = tuple(sorted(_share(text) for text in split_texts(budgets))) if budgets else None
+    question: study.Question | sampling.Question
+    if sampling_rates:
+        chosen = split_texts(optimizers or "sgdm")
+        question = sampling.Question(
+            _settings(names, chosen), chosen, shares or sampling.BUDGETS, num_seeds=seeds, num_tuning_seeds=tuning_seeds
+        )
+    else:
+        chosen = split_texts(optimizers or "sgdm,adam")
+        if delays is not None:
+            shares_of_delay = [_share(text) for text in split_texts(delays)]
+            rows = ("linear", *(f"delayed_linear({share:g})" for share in shares_of_delay), "rex")
+            uncounted: tuple[str, ...] = ()
+        elif schedules is not None:
+            rows, uncounted = split_texts(schedules), ()
+        else:
+            rows, uncounted = (*study.PAPER_SCHEDULES, study.WARMED_REX), (study.WARMED_REX,)
+        for text in rows:
+            study.Row.parse(text)  # a misspelt schedule is told before any data is loaded
+        question = study.Question(
+            _settings(names, chosen), rows, chosen, shares or study.PAPER_BUDGETS, seeds, tuning_seeds, uncounted
+        )
+    facts = provenance()
+    with Store(out) as store, make_executor(executor, workers) as engine:
+        store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
+        if isinstance(question, sampling.Question):
+            document = sampling_report.document(
+                sampling.answer(question, run(sampling.cells(question).values(), store, engine)), facts
+            )
+        else:
+            records = run(study.cells(question).values(), store, engine)
+            document = compare_report.document(study.answer(question, records), facts, baseline)
+    show_document(document, as_json, html)
+
+
+def show_document(document: Document, as_json: bool, html: Path | None) -> None:
+    """Print a document, and write its page if asked."""
+    typer.echo(document.to_json() if as_json else document.to_text())
+    if html is not None:
+        document.write_html(html)
+        typer.echo(f"wrote {html}", err=True)
+
+
+def _settings(names: tuple[str, ...], optimizers: tuple[str, ...]) -> tuple[Setting, ...]:
+    return tuple(Setting.of(name, optimizers) for name in names)
+
+
+def _share(text: str) -> float:
+    """A share of the maximum: "5%" or 0.05."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise ValueError(f"cannot read the share {text!r}. Write 5% or 0.05.") from None

@@ -1,0 +1,91 @@
+"""Running a study from the command line: the executor by name, and a progress bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from glideslope.core.value import unknown
+from glideslope.trials import planner
+from glideslope.trials.executors import Executor, InProcess, Processes
+from glideslope.trials.record import Record
+from glideslope.trials.store import Store
+
+EXECUTORS = ("processes", "in-process")
+SECONDS_BETWEEN_LINES = 15.0
+
+
+def make_executor(name: str, workers: int | None) -> Executor:
+    """The executor of a name."""
+    if name == "processes":
+        return Processes(workers)
+    if name == "in-process":
+        return InProcess()
+    raise unknown("executor", name, EXECUTORS)
+
+
+def run(cells: Iterable[planner.Cell], store: Store, executor: Executor) -> dict[str, Record]:
+    """Call the study to its fixed point, showing how far it is."""
+    with _shown() as report:
+        return planner.run_study(cells, store, executor, report)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[planner.Progress], None]]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    started = time.monotonic()
+    console = Console(stderr=True, highlight=False)
+    if not sys.stderr.isatty():
+        last = [started]
+
+        def print_line(progress: planner.Progress) -> None:
+            finished = progress.trials_done == progress.trials_known
+            if time.monotonic() - last[0] >= SECONDS_BETWEEN_LINES or (finished and progress.trials_done):
+                last[0] = time.monotonic()
+                console.print(_describe(progress, last[0] - started), soft_wrap=True)
+
+        yield print_line
+        return
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as bar:
+        line = bar.add_task("starting", total=None)
+
+        def move(progress: planner.Progress) -> None:
+            bar.update(
+                line,
+                completed=progress.updates_done,
+                total=max(1, progress.updates_known),
+                description=_describe(progress, time.monotonic() - started),
+            )
+
+        yield move
+
+
+def _describe(progress: planner.Progress, seconds: float) -> str:
+    """Trials done, rate, time left. The time left counts what is known; tuning may ask for more."""
+    text = f"{progress.trials_done}/{progress.trials_known} trials"
+    if progress.failed:
+        text += f", {progress.failed} failed"
+    if progress.updates_done and seconds > 0:
+        rate = progress.updates_done / seconds
+        left = (progress.updates_known - progress.updates_done) / rate
+        text += f", {progress.trials_done / seconds:.1f} trials/s, {rate:,.0f} updates/s, {_duration(left)} left"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> _duration(3725)
+    '1:02:05'
+    """
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+

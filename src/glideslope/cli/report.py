@@ -1,0 +1,31 @@
+"""`glideslope report`: the report of a store, rebuilt without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glideslope.cli.compare import show_document
+from glideslope.studies import compare, compare_report, sampling, sampling_report
+from glideslope.trials.store import Store
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of a study.")],
+    baseline: Annotated[str, typer.Option(help="Schedule the others are compared with.")] = "linear",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+) -> None:
+    """Rebuild the report of the study asked last, from the store alone. Unfinished studies show what is there."""
+    with Store(folder, create=False) as store:
+        asked = store.last_question()
+        records = store.records()
+    if asked.kind == "sampling":
+        answer = sampling.answer(sampling.Question.from_json(asked.question), records)
+        document = sampling_report.document(answer, asked.provenance)
+    else:
+        found = compare.answer(compare.Question.from_json(asked.question), records)
+        document = compare_report.document(found, asked.provenance, baseline)
+    show_document(document, as_json, html)

@@ -1,0 +1,95 @@
+"""Text from the data folder: which character comes next?"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glideslope.tasks.data import TINY_SHAKESPEARE, BadData
+from glideslope.tasks.models import CharacterModel
+from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
+
+CHARACTERS = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
+"""The 65 distinct characters of the text. Fixed here, so that the model does not depend on the file."""
+
+
+@final
+@dataclass(frozen=True)
+class ShakespeareLSTM(Task):
+    """One LSTM of 128 units between an embedding of 32 and a dense layer (93,409 parameters), character by character.
+
+    The text is cut into sequences that do not overlap, each read from a zero state: the first 90 % to train on, the
+    next 5 % to choose rates by, the last 5 % to report on. The loss is in nats per character; its exponential is the
+    perplexity.
+
+    Args:
+        length: characters per sequence, at least 1.
+
+    Source: text and customary 90 % split from Karpathy, "char-rnn", 2015.
+    """
+
+    name: ClassVar[str] = "shakespeare-lstm"
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "tinyshakespeare (Karpathy, char-rnn, 2015), public domain"
+    needs: ClassVar[str | None] = TINY_SHAKESPEARE.name
+    maximum_epochs: ClassVar[int] = 20
+    batch_size: ClassVar[int] = 50
+    metric: ClassVar[Metric] = Metric("loss")
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(1.0),
+        "adam": Default(0.01),
+        "adamw": Default(0.01),
+    }
+
+    length: int = 64
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"`length` is {self.length}, but must satisfy length >= 1.")
+
+    def splits(self) -> Splits:
+        characters = _encoded(TINY_SHAKESPEARE.arrays()["bytes"])
+        ends = [0, len(characters) * 90 // 100, len(characters) * 95 // 100, len(characters)]
+        train, validation, test = (self._sequences(characters[start:stop]) for start, stop in pairwise(ends))
+        return Splits(train=train, validation=validation, test=test)
+
+    def _sequences(self, characters: Tensor) -> Batch:
+        """Inputs and targets, both (num_sequences, length); the target of a character is the next one."""
+        used = (len(characters) - 1) // self.length * self.length
+        return characters[:used].view(-1, self.length), characters[1 : used + 1].view(-1, self.length)
+
+    def model(self, seed: int) -> nn.Module:
+        return seeded_model(seed, lambda: CharacterModel(len(CHARACTERS), embedding_size=32, hidden_size=128))
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        inputs, targets = batch
+        return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+    def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """ "loss": mean over the characters of each sequence, nats per character."""
+        inputs, targets = batch
+        losses = F.cross_entropy(model(inputs).transpose(1, 2), targets, reduction="none")
+        return {"loss": losses.mean(dim=-1)}
+
+
+def _encoded(text: np.ndarray) -> Tensor:
+    """Bytes of the text → positions in `CHARACTERS`, (num_characters,) int64."""
+    unknown = len(CHARACTERS)
+    table = np.full(256, unknown, dtype=np.int64)
+    table[np.frombuffer(CHARACTERS.encode(), dtype=np.uint8)] = np.arange(len(CHARACTERS))
+    encoded = table[text]
+    if (encoded == unknown).any():
+        position = int((encoded == unknown).argmax())
+        raise BadData(
+            f"{TINY_SHAKESPEARE.name} holds byte {int(text[position])} at position {position}, which is none of the "
+            f"{len(CHARACTERS)} characters of the text. {TINY_SHAKESPEARE.obtain}"
+        )
+    return torch.from_numpy(encoded)

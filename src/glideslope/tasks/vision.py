@@ -1,0 +1,168 @@
+"""Images from the data folder: MNIST, Fashion-MNIST and CIFAR-10, in settings near those of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glideslope.tasks.classification import NUM_CLASSES, Classification
+from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, DataFile
+from glideslope.tasks.models import Standardise, VariationalAutoencoder, cifar_resnet, image_cnn
+from glideslope.tasks.reconstruction import VariationalReconstruction
+from glideslope.trials.task import Batch, Default, Noise, Splits, seeded_model
+
+NUM_VALIDATION = 5000
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+PADDING = 4
+
+
+def _image_splits(file: DataFile) -> Splits:
+    """The published test set whole; the last 5,000 images of the published training set for validation.
+
+    A file with few images (a test's, a first try's) gives a tenth of them instead.
+    """
+    arrays = file.arrays()
+    inputs, labels = torch.from_numpy(arrays["train_inputs"]), torch.from_numpy(arrays["train_labels"])
+    num_train = len(inputs) - min(NUM_VALIDATION, len(inputs) // 10)
+    return Splits(
+        train=(inputs[:num_train], labels[:num_train]),
+        validation=(inputs[num_train:], labels[num_train:]),
+        test=(torch.from_numpy(arrays["test_inputs"]), torch.from_numpy(arrays["test_labels"])),
+    )
+
+
+@final
+@dataclass(frozen=True)
+class FashionCNN(Classification):
+    """Two convolutions of 16 and 32 channels and a dense layer of 64 (105,866 parameters) on Fashion-MNIST.
+
+    55,000 images to train on, 5,000 to choose rates by, the published 10,000 to report on. Labels are left as they are:
+    the classes overlap enough (shirt, pullover, coat) that schedules separate without help.
+
+    Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017.
+    """
+
+    name: ClassVar[str] = "fashion-cnn"
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017), MIT licence"
+    needs: ClassVar[str | None] = FASHION_MNIST.name
+    maximum_epochs: ClassVar[int] = 20
+    batch_size: ClassVar[int] = 100
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.03),
+        "adam": Default(0.001),
+        "adamw": Default(0.001),
+    }
+
+    def splits(self) -> Splits:
+        return _image_splits(FASHION_MNIST)
+
+    def model(self, seed: int) -> nn.Module:
+        return seeded_model(seed, lambda: image_cnn(28, (16, 32), NUM_CLASSES, hidden=64))
+
+
+@final
+@dataclass(frozen=True)
+class MNISTVAE(VariationalReconstruction):
+    """The variational autoencoder of the REX paper: 784-512-256-2 and back, judged by its loss on the test set.
+
+    Three dense layers each way, latent size 2, batch 100. 55,000 images to train on, 5,000 to choose rates by, the
+    published 10,000 to report on. Pixels are intensities in [0, 1], not binarised.
+
+    Source: Chen, Wolfe, Kyrillidis, "REX: Revisiting Budgeted Training with an Improved Schedule", MLSys 2022.
+        The widths of the hidden layers are not given there; these are ours.
+    """
+
+    name: ClassVar[str] = "mnist-vae"
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "MNIST (LeCun, Cortes, Burges, 1998)"
+    needs: ClassVar[str | None] = MNIST.name
+    maximum_epochs: ClassVar[int] = 200
+    batch_size: ClassVar[int] = 100
+    whole_epochs: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.0003),
+        "adam": Default(0.001),
+        "adamw": Default(0.001),
+    }
+
+    def splits(self) -> Splits:
+        labelled = _image_splits(MNIST)
+
+        def images(part: Batch) -> Batch:
+            return (part[0].flatten(1),)
+
+        return Splits(train=images(labelled.train), validation=images(labelled.validation), test=images(labelled.test))
+
+    def model(self, seed: int) -> nn.Module:
+        return seeded_model(seed, lambda: VariationalAutoencoder((784, 512, 256), self.latent_size))
+
+
+@final
+@dataclass(frozen=True)
+class CIFAR10ResNet20(Classification):
+    """ResNet-20 (269,722 parameters) on CIFAR-10, after He et al.: batch 128, random crop and flip.
+
+    45,000 images to train on, 5,000 to choose rates by, the published test set to report on.
+
+    The recipe's weight decay, 1e-4, belongs to the optimizer: enter it as `sgdm(weight_decay=1e-4)`.
+
+    Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, Section 4.2; 300
+        epochs as in Chen, Wolfe, Kyrillidis, "REX: Revisiting Budgeted Training with an Improved Schedule", MLSys 2022.
+    """
+
+    name: ClassVar[str] = "cifar10-resnet20"
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
+    needs: ClassVar[str | None] = CIFAR10.name
+    maximum_epochs: ClassVar[int] = 300
+    batch_size: ClassVar[int] = 128
+    whole_epochs: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.1),
+        "adam": Default(0.001),
+        "adamw": Default(0.001),
+    }
+
+    def splits(self) -> Splits:
+        return _image_splits(CIFAR10)
+
+    def model(self, seed: int) -> nn.Module:
+        return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), cifar_resnet(20)))
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        images, labels = batch
+        return super().loss(model, (cropped_and_flipped(images, noise["shift"], noise["flip"]), labels), noise)
+
+    def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
+        """ "shift": first row and column of the crop, (num_samples, 2); "flip": mirrored or not, (num_samples,)."""
+        return {
+            "shift": generator.integers(0, 2 * PADDING + 1, (num_samples, 2)),
+            "flip": generator.random(num_samples) < 0.5,
+        }
+
+
+def cropped_and_flipped(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+    """Each image padded with black, cropped back to its size at `shift`, and mirrored where `flip` is True.
+
+    Args:
+        images: (batch, channels, height, width).
+        shift: (batch, 2), integers in [0, 2 * PADDING]: first row and first column of the crop.
+        flip: (batch,), booleans.
+    """
+    batch, channels, height, width = images.shape
+    padded = F.pad(images, (PADDING, PADDING, PADDING, PADDING))
+    rows = shift[:, :1] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(batch, width)
+    columns = shift[:, 1:] + torch.where(flip[:, None], width - 1 - columns, columns)
+    # One gather for the whole batch: a loop over 128 images costs more than the network's first layer.
+    which = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[:, None, None]
+    return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
