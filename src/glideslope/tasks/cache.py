@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class CacheUnwritable(OSError):
+class CacheError(OSError):
     """The cache folder cannot be written: no permission, or no space left."""
 
 
@@ -44,7 +44,7 @@ def cached(key: str, build: Callable[[], Arrays]) -> dict[str, NDArray[Any]]:
         try:
             _write(entry, arrays)
         except OSError as error:
-            raise CacheUnwritable(
+            raise CacheError(
                 f"cannot write the cache folder {entry.parent}: {error}. "
                 "Set GLIDESLOPE_CACHE to a folder that can be written and has room."
             ) from error

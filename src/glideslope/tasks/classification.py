@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from glideslope.tasks.cache import Arrays
 from glideslope.trials.task import Batch, Metric, Noise, Splits, Task
@@ -27,7 +27,7 @@ class Classification(Task):
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
         inputs, labels = batch
-        return F.cross_entropy(model(inputs), labels)
+        return functional.cross_entropy(model(inputs), labels)
 
     @final
     def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -35,7 +35,10 @@ class Classification(Task):
         inputs, labels = batch
         logits = model(inputs)
         wrong = logits.argmax(dim=-1) != labels
-        return {"loss": F.cross_entropy(logits, labels, reduction="none"), "error": 100.0 * wrong.to(logits.dtype)}
+        return {
+            "loss": functional.cross_entropy(logits, labels, reduction="none"),
+            "error": 100.0 * wrong.to(logits.dtype),
+        }
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class NoisyClassification(Classification):
 
     @final
     def cut(self, arrays: Arrays, num_train: int, num_validation: int) -> Splits:
-        """The first `num_train` of "inputs" and "labels" for training, the next for validation, the rest for the test."""
+        """The first `num_train` of "inputs" and "labels" to train on, then validation; the rest is the test."""
         inputs, labels = self.shaped(torch.from_numpy(arrays["inputs"])), torch.from_numpy(arrays["labels"])
         noisy = torch.from_numpy(with_label_noise(arrays["labels"][:num_train], self.label_noise, LABEL_NOISE_SEED))
         test = num_train + num_validation

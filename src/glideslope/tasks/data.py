@@ -25,11 +25,11 @@ UNREADABLE = (ValueError, KeyError, EOFError, gzip.BadGzipFile, lzma.LZMAError, 
 """What NumPy and the decompressors raise for a file that is cut short, damaged, or something else."""
 
 
-class MissingData(FileNotFoundError):
+class MissingDataError(FileNotFoundError):
     """A file of the data folder is not there, and could not be downloaded either."""
 
 
-class BadData(ValueError):
+class DataFormatError(ValueError):
     """A file of the data folder is there, but is not what it should be."""
 
 
@@ -64,7 +64,7 @@ class DataFile:
         try:
             return self.decode(path)
         except UNREADABLE as error:
-            raise BadData(f"{path} cannot be read as {self.name}: {error}. {self.obtain}") from error
+            raise DataFormatError(f"{path} cannot be read as {self.name}: {error}. {self.obtain}") from error
 
     def _downloaded(self, path: Path | None) -> Arrays:
         looked = (
@@ -74,15 +74,17 @@ class DataFile:
         )
         way_out = f"{self.obtain} Then name its folder with --data DIR or the environment variable {FOLDER_VARIABLE}."
         if self.download is None:
-            raise MissingData(f"{looked}. {way_out}")
+            raise MissingDataError(f"{looked}. {way_out}")
         if not _hugging_face_is_installed():
-            raise MissingData(f"{looked}. {way_out} Or `pip install datasets`, and it is downloaded from Hugging Face.")
+            raise MissingDataError(
+                f"{looked}. {way_out} Or `pip install datasets`, and it is downloaded from Hugging Face."
+            )
         try:
             return self.download()
         # Whatever goes wrong on the way (no network, a proxy, a changed repository) has one answer: bring the file.
         except Exception as error:
             reason = f"downloading it from Hugging Face failed ({type(error).__name__}: {error})"
-            raise MissingData(f"{looked}, and {reason}. {way_out}") from error
+            raise MissingDataError(f"{looked}, and {reason}. {way_out}") from error
 
 
 def _hugging_face_is_installed() -> bool:
@@ -94,7 +96,7 @@ def _archived(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, NpzFile):
-            raise BadData("it holds one array, and not an archive of several")
+            raise DataFormatError("it holds one array, and not an archive of several")
         return dict(archive)
 
 
@@ -140,7 +142,7 @@ def _decode_text(path: Path) -> Arrays:
 
 def _from_hugging_face(repository: str, image_column: str) -> Callable[[], Arrays]:
     def download() -> Arrays:
-        from datasets import load_dataset  # type: ignore[import-not-found]
+        from datasets import load_dataset
 
         dataset = load_dataset(repository)
         parts = []

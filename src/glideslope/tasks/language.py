@@ -11,9 +11,9 @@ from typing import ClassVar, final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from glideslope.tasks.data import TINY_SHAKESPEARE, BadData
+from glideslope.tasks.data import TINY_SHAKESPEARE, DataFormatError
 from glideslope.tasks.models import CharacterModel
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
@@ -71,12 +71,12 @@ class ShakespeareLSTM(Task):
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
         inputs, targets = batch
-        return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        return functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
     def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """ "loss": mean over the characters of each sequence, nats per character."""
         inputs, targets = batch
-        losses = F.cross_entropy(model(inputs).transpose(1, 2), targets, reduction="none")
+        losses = functional.cross_entropy(model(inputs).transpose(1, 2), targets, reduction="none")
         return {"loss": losses.mean(dim=-1)}
 
 
@@ -88,7 +88,7 @@ def _encoded(text: np.ndarray) -> Tensor:
     encoded = table[text]
     if (encoded == unknown).any():
         position = int((encoded == unknown).argmax())
-        raise BadData(
+        raise DataFormatError(
             f"{TINY_SHAKESPEARE.name} holds byte {int(text[position])} at position {position}, which is none of the "
             f"{len(CHARACTERS)} characters of the text. {TINY_SHAKESPEARE.obtain}"
         )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from glideslope.tasks.cache import Arrays, cached
@@ -47,16 +46,23 @@ class MNIST1D(NoisyClassification):
 class MNIST1DMLP(MNIST1D):
     """A dense network 40-32-32-10 (2,698 parameters) on MNIST-1D: one of the two default tasks.
 
-    TODO
+    One training label in five is wrong. Without that, schedules with SGDM differ by less than two seed standard
+    deviations at 1 % and 10 %; with it and only 4,000 examples the network overfits, and they do at 100 %.
+
+    Measured with rates tuned per cell, 4 seeds, eight schedules: best and worst differ by 1.3, 2.4, 4.8, 2.8, 2.5, 3.2
+    seed standard deviations at 1, 5, 10, 25, 50, 100 % of the 2,000 updates with SGDM, and by 1.3, 2.7, 3.3, 6.7, 4.7,
+    2.9 with Adam. Going on to 200 % gains at most 0.02 of what 1 % → 100 % gained.
     """
 
     name: ClassVar[str] = "mnist1d-mlp"
     version: ClassVar[int] = 1
     maximum_epochs: ClassVar[int] = 25
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.27, warmup_fraction=0.1),
-        "adam": Default(0.027, warmup_fraction=0.1),
-        "adamw": Default(0.027, warmup_fraction=0.1),
+        "sgdm": Default(0.3, warmup_fraction=0.1),
+        "adam": Default(0.01, warmup_fraction=0.1),
+        "adamw": Default(0.01, warmup_fraction=0.1),
+        "amsgrad": Default(0.03, warmup_fraction=0.1),
+        "rmsprop": Default(0.01, warmup_fraction=0.1),
     }
 
     label_noise: float = 0.2
@@ -70,7 +76,10 @@ class MNIST1DMLP(MNIST1D):
 class MNIST1DCNN(MNIST1D):
     """Three convolutions of 25 channels (5,210 parameters) on MNIST-1D.
 
-    TODO
+    One training label in five is wrong: a convolutional network gets all but a few clean sequences right, and what
+    separates schedules is how well the noise is averaged out at the end. Measured with SGDM, tuned rates, 3 seeds, five
+    schedules: best and worst differ by 2.8 seed standard deviations at 10 % and by 4.0 at 50 % (constant 12.2 % error,
+    REX 8.5 %).
     """
 
     name: ClassVar[str] = "mnist1d-cnn"
@@ -96,16 +105,18 @@ class MNIST1DCNN(MNIST1D):
 class MNIST1DGRU(MNIST1D):
     """A bidirectional GRU of 6 units each way (5,134 parameters) on MNIST-1D.
 
-    TODO
+    One training label in five is wrong, as for the other networks on these data. Measured with SGDM at one rate, 0.1,
+    3 seeds, four schedules at 25 %: best and worst differ by 3.3 seed standard deviations. Forty steps in sequence make
+    it by far the slowest of the embedded tasks.
     """
 
     name: ClassVar[str] = "mnist1d-gru"
     version: ClassVar[int] = 1
     maximum_epochs: ClassVar[int] = 25
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1, warmup_fraction=0.1),
-        "adam": Default(0.01, warmup_fraction=0.1),
-        "adamw": Default(0.01, warmup_fraction=0.1),
+        "sgdm": Default(0.3, warmup_fraction=0.1),
+        "adam": Default(0.03, warmup_fraction=0.1),
+        "adamw": Default(0.03, warmup_fraction=0.1),
     }
 
     label_noise: float = 0.2
@@ -126,7 +137,7 @@ def _examples() -> Arrays:
 
 
 def _generate() -> Arrays:
-    from mnist1d.data import get_dataset_args, make_dataset  # type: ignore[import-untyped]
+    from mnist1d.data import get_dataset_args, make_dataset
 
     arguments = get_dataset_args()
     arguments.num_samples = NUM_TRAIN + NUM_VALIDATION + NUM_TEST

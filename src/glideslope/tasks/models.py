@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def mlp(sizes: Sequence[int], linear_after: Sequence[int] = ()) -> nn.Sequential:
@@ -175,12 +175,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(batch, inputs, height, width) → (batch, outputs, height / stride, width / stride)."""
-        hidden = F.relu(self.norm1(self.convolution1(inputs)))
+        hidden = functional.relu(self.norm1(self.convolution1(inputs)))
         hidden = self.norm2(self.convolution2(hidden))
         shortcut = inputs
         if self.new_channels:
-            shortcut = F.pad(inputs[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
-        return F.relu(hidden + shortcut)
+            shortcut = functional.pad(inputs[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        return functional.relu(hidden + shortcut)
 
 
 def cifar_resnet(depth: int = 20, num_classes: int = 10) -> nn.Sequential:

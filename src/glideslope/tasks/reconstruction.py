@@ -7,7 +7,7 @@ from typing import ClassVar, final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from glideslope.trials.task import Batch, Metric, Noise, Task
 
@@ -17,7 +17,7 @@ def reconstruction_loss(logits: Tensor, inputs: Tensor) -> Tensor:
 
     Grey pixels have an entropy of their own, so the least possible value is not 0.
     """
-    return F.binary_cross_entropy_with_logits(logits, inputs, reduction="none").sum(dim=-1)
+    return functional.binary_cross_entropy_with_logits(logits, inputs, reduction="none").sum(dim=-1)
 
 
 class Reconstruction(Task):
@@ -28,7 +28,7 @@ class Reconstruction(Task):
     @final
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
         (inputs,) = batch
-        return F.binary_cross_entropy_with_logits(model(inputs), inputs, reduction="sum") / inputs.shape[0]
+        return functional.binary_cross_entropy_with_logits(model(inputs), inputs, reduction="sum") / inputs.shape[0]
 
     @final
     def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:

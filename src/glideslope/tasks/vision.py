@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, DataFile
@@ -56,9 +56,9 @@ class FashionCNN(Classification):
     maximum_epochs: ClassVar[int] = 20
     batch_size: ClassVar[int] = 100
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.03),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
+        "sgdm": Default(0.1),
+        "adam": Default(0.003),
+        "adamw": Default(0.003),
     }
 
     def splits(self) -> Splits:
@@ -88,7 +88,7 @@ class MNISTVAE(VariationalReconstruction):
     batch_size: ClassVar[int] = 100
     whole_epochs: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.0003),
+        "sgdm": Default(0.001),
         "adam": Default(0.001),
         "adamw": Default(0.001),
     }
@@ -158,7 +158,7 @@ def cropped_and_flipped(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
         flip: (batch,), booleans.
     """
     batch, channels, height, width = images.shape
-    padded = F.pad(images, (PADDING, PADDING, PADDING, PADDING))
+    padded = functional.pad(images, (PADDING, PADDING, PADDING, PADDING))
     rows = shift[:, :1] + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device).expand(batch, width)
     columns = shift[:, 1:] + torch.where(flip[:, None], width - 1 - columns, columns)

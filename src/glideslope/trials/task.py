@@ -67,6 +67,9 @@ class Task(ABC):
        wherever the model family allows it.
     4. `evaluate` returns one value per example, so that sums over chunks do not depend on the chunk size.
 
+    The engine calls `model.train()` before updates and `model.eval()` before `evaluate`. `loss` receives the draws of
+    `noise` together with its examples' rows of `augmentation`; `evaluate` receives the draws of `noise` only.
+
     Class attributes:
         name: how users and the store call it, e.g. "mnist1d-mlp".
         version: raised whenever a change alters what any trial of the task computes.
@@ -91,7 +94,7 @@ class Task(ABC):
 
     @abstractmethod
     def splits(self) -> Splits:
-        """The data, ready to index: float inputs, integer or float targets, on the CPU."""
+        """The data, ready to index, on the CPU: float inputs or integer tokens, integer or float targets."""
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:
