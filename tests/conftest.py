@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, and no deadline: a slow core is no failure.
+settings.register_profile("glideslope", deadline=None, derandomize=True)
+settings.load_profile("glideslope")
 
 
 def pytest_configure(config: pytest.Config) -> None:

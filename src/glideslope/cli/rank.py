@@ -45,7 +45,7 @@ def rank(
         document["expected"] = expected_json(expected, coverage)
         text.append(expected_table(expected, coverage).to_text())
     else:
-        text.append("Expected Top-k is left out: it needs 2 seeds or more, the same for all schedules of a cell.")
+        text.append("Expected Top-k is left out: it needs 2 seeds or more, the same for all schedules, in every cell.")
     typer.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else "\n\n".join(text))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 from glideslope.core.control import Controller, Decision, Observation, State
@@ -51,4 +52,6 @@ class Plateau(Controller):
             return Decision(observation.gain), {"best": best, "waited": waited + 1}
         reason = f"no improvement on {best:.4g}" if best is not None else "no finite loss yet"
         reason += f" in {self.patience + 1} observations"
-        return Decision(observation.gain * self.factor, reason), {"best": best, "waited": 0}
+        # Never 0, which would be no gain, however often it decays.
+        gain = max(observation.gain * self.factor, sys.float_info.min)
+        return Decision(gain, reason), {"best": best, "waited": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import InitVar, dataclass
@@ -88,7 +89,11 @@ class Epochs(Budget):
 
     @property
     def limit(self) -> float:
-        return self.count if self.updates_per_epoch is None else self.count * self.updates_per_epoch
+        if self.updates_per_epoch is None:
+            return self.count
+        updates = self.count * self.updates_per_epoch
+        # 0.07 * 100 is 7.000000000000001, which 7 updates would not exhaust.
+        return float(round(updates)) if math.isclose(updates, round(updates), rel_tol=1e-12) else updates
 
     def __str__(self) -> str:
         return f"{_number(self.count)}ep" + ("" if self.updates_per_epoch is None else f"*{self.updates_per_epoch}ba")
@@ -188,7 +193,8 @@ def parse_budget(budget: str | Budget) -> Budget:
     """The budget of a text; a budget is returned as it is. The inverse of `str`.
 
     Args:
-        budget: "90ep" (epochs), "500ba" (updates, batches), "1e6sp" (samples), "2e9tok" (tokens), "45min", "1h30m", "3600sec".
+        budget: "90ep" (epochs), "500ba" (updates, batches), "1e6sp" (samples), "2e9tok" (tokens), "45min", "1h30m",
+            "3600sec".
 
     >>> parse_budget("1h30m")
     WallClock(seconds=5400.0)

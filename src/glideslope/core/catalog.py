@@ -25,7 +25,7 @@ def _controller(name: str, **arguments: Any) -> Controller:
 
 
 def plateau(patience: int = 5, factor: float = 0.1) -> Policy:
-    """Decay on plateau: a constant rate, times `factor` when the validation loss has not improved for `patience` epochs.
+    """Decay on plateau: a constant rate, times `factor` when the validation loss stops improving for `patience` epochs.
 
     Source: Chen, Wolfe, Kyrillidis, MLSys 2022, Section 4 (patience tuned in multiples of 5).
     """
@@ -59,19 +59,21 @@ def sgdr(restarts: int = 2) -> Multiplier:
 def wsd(warmup: float = 0.05, decay: float = 0.2) -> Multiplier:
     """Warmup, stable, decay: a linear decay over the last share of the budget.
 
-    Source: Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies", 2024.
+    Source: Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies",
+    2024.
     """
-    require(0 < decay <= 1 - warmup, "decay", decay, "0 < decay <= 1 - warmup")
-    return Schedule(Linear(), warmup=Warmup(warmup), delay=1 - warmup - decay)
+    require(decay > 0, "decay", decay, "decay > 0")
+    require(warmup + decay <= 1, "warmup + decay", warmup + decay, "warmup + decay <= 1")
+    return Schedule(Linear(), warmup=Warmup(warmup), delay=1 - (warmup + decay))
 
 
 def one_cycle() -> Plan:
     r"""1cycle as the REX paper means it: the rate rises and falls in a triangle while the momentum falls and rises.
 
-    The rate is :math:`\eta_{min} + (\eta_{max} - \eta_{min})(1 - |2s - 1|)` with :math:`\eta_{min} = 0.1\,\eta_{max}`, the
-    momentum :math:`\beta_{max} - (\beta_{max} - \beta_{min})(1 - |2s - 1|)` from 0.95 to 0.85 and back. It ends at
-    :math:`\eta_{min}`, not at 0. The formula printed in the paper is discontinuous at s = 1/2, a misprint: this is the
-    triangle that its text describes.
+    The rate is :math:`\eta_{min} + (\eta_{max} - \eta_{min})(1 - |2s - 1|)` with
+    :math:`\eta_{min} = 0.1\,\eta_{max}`, the momentum :math:`\beta_{max} - (\beta_{max} - \beta_{min})(1 - |2s - 1|)`
+    from 0.95 to 0.85 and back. It ends at :math:`\eta_{min}`, not at 0. The formula printed in the paper is
+    discontinuous at s = 1/2, a misprint: this is the triangle that its text describes.
 
     >>> one_cycle()["lr"].value(0.5, base=1.0), one_cycle()["momentum"].value(0.5, base=0.9)
     (1.0, 0.85)
@@ -83,8 +85,8 @@ def one_cycle() -> Plan:
 
 
 def one_cycle_smith() -> Plan:
-    """1cycle with Smith's final annihilation: the triangle over 90 % of the budget, then a straight line from a tenth of
-    the peak to a thousandth of it, at the highest momentum.
+    """1cycle with Smith's final annihilation: the triangle over 90 % of the budget, then a straight line from a tenth
+    of the peak to a thousandth of it, at the highest momentum.
 
     Source: Smith, "A disciplined approach to neural network hyper-parameters: Part 1", 2018, Section 4.3.
     """

@@ -80,7 +80,7 @@ class Clamped(Controller):
 
     Args:
         controller: the controller inside.
-        low, high: bounds on the gain, 0 < low <= high.
+        low, high: bounds on the gain, 0 < low <= high. A gain that is NaN becomes `low`.
     """
 
     controller: Controller
@@ -95,6 +95,6 @@ class Clamped(Controller):
 
     def decide(self, observation: Observation, state: State) -> tuple[Decision, State]:
         wanted, state = self.controller.decide(observation, state)
-        gain = min(max(wanted.gain, self.low), self.high)
+        gain = min(max(self.low, wanted.gain), self.high)  # in this order: max(NaN, low) would be NaN
         reason = wanted.reason if gain == wanted.gain else f"{wanted.reason} (clamped from {wanted.gain:g})"
         return Decision(gain, reason, wanted.probabilities), state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,14 +33,21 @@ class Meter:
         self.budget = budget
         self._clock = clock
         self._amounts = {"updates": 0, "samples": 0, "tokens": 0}
-        self._seconds_before = 0.0
-        self._started = clock()
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Count time from now on; what ran before is forgotten."""
+        self._resume_clock(0.0)
+
+    def _resume_clock(self, seconds: float) -> None:
+        self._seconds = self._seconds_before = seconds
+        self._started = self._clock()
 
     def advance(self, updates: int = 1, samples: int = 0, tokens: int = 0) -> None:
         """Count what was just spent; all amounts >= 0."""
         for name, amount in (("updates", updates), ("samples", samples), ("tokens", tokens)):
             require(amount >= 0, name, amount, f"{name} >= 0")
-            self._amounts[name] += amount
+            self._amounts[name] += operator.index(amount)  # a plain int, whatever counted it: the state is JSON
 
     @property
     def updates(self) -> int:
@@ -50,7 +58,9 @@ class Meter:
     def spent(self) -> float:
         """What is spent so far, in the unit of the budget."""
         if self.budget.unit == "seconds":
-            return self._seconds_before + max(0.0, self._clock() - self._started)
+            # A clock that is set back must not take the progress back with it.
+            self._seconds = max(self._seconds, self._seconds_before + self._clock() - self._started)
+            return self._seconds
         return self._amounts[self.budget.unit]
 
     @property
@@ -69,5 +79,4 @@ class Meter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._amounts = {name: int(state[name]) for name in self._amounts}
-        self._seconds_before = float(state["seconds"])
-        self._started = self._clock()
+        self._resume_clock(float(state["seconds"]))

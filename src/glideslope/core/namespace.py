@@ -7,12 +7,14 @@ import sys
 from types import ModuleType
 from typing import Any, TypeAlias
 
+import numpy as np
+
 Real: TypeAlias = Any
 """A float, a NumPy array, a torch tensor or a (traced) JAX array; what goes in decides what comes out."""
 
 
 def _namespace(x: Real) -> Any:
-    """The module whose functions take `x`: its own array namespace, or torch if torch has been imported by somebody else."""
+    """The module whose functions take `x`: its own array namespace, or torch if somebody else has imported it."""
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
     torch: ModuleType | None = sys.modules.get("torch")
@@ -41,7 +43,7 @@ def floor(x: Real) -> Real:
 
 def where(condition: Real, then: Real, otherwise: Real) -> Real:
     """`then` where `condition` holds, else `otherwise`; at least one of the two has the dtype of the progress."""
-    if isinstance(condition, bool):
+    if isinstance(condition, (bool, np.bool_)):
         return then if condition else otherwise
     return _namespace(condition).where(condition, then, otherwise)
 

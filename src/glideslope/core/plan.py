@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, TypeVar
 
-from glideslope.core.budget import Budget, Epochs
+from glideslope.core.budget import Budget, Epochs, parse_budget
 from glideslope.core.namespace import Real
 from glideslope.core.profiles import Multiplier
 from glideslope.core.schedule import Truncated
@@ -68,7 +68,7 @@ class Preamble(Value):
     """A straight rise of the learning rate between absolute values, before the budget begins to count: YOLO's warmup.
 
     Args:
-        length: how long; not part of the budget.
+        length: how long, a budget of its own or its text; not part of the run's budget.
         start, stop: learning rates at its two ends, >= 0, the same for every group.
     """
 
@@ -76,6 +76,10 @@ class Preamble(Value):
     length: Budget
     start: float
     stop: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", parse_budget(self.length))
+        super().__post_init__()
 
     def _check(self) -> None:
         require(self.start >= 0, "start", self.start, "start >= 0")
@@ -122,7 +126,8 @@ class Plan(Value):
         names = [name for name, _ in self.courses]
         require(len(set(names)) == len(names), "courses", names, "each hyperparameter once")
         for name in names:
-            require(name.isidentifier(), "courses", name, "a hyperparameter's name is an identifier")
+            plain = name.isascii() and name.isidentifier() and name != "preamble"
+            require(plain, "courses", name, "a hyperparameter's name is an ASCII identifier other than 'preamble'")
 
     def __getitem__(self, name: str) -> Course:
         return dict(self.courses)[name]

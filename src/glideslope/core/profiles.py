@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -36,7 +37,7 @@ class Multiplier(Value, ABC):
         """The multiplier in force at `progress`; shape and type of the argument are kept."""
 
     def sample(self, num_updates: int) -> NDArray[np.float64]:
-        """The multipliers in force during updates 0 … num_updates - 1 of a budget of `num_updates`: shape (num_updates,).
+        """The multipliers in force during updates 0 … num_updates - 1 of so large a budget: shape (num_updates,).
 
         >>> Linear().sample(4).tolist()
         [1.0, 0.75, 0.5, 0.25]
@@ -150,7 +151,8 @@ class Rex(Profile):
     >>> [round(Rex()(s), 3) for s in (0.0, 0.5, 1.0)]
     [1.0, 0.667, 0.0]
 
-    Source: Chen, Wolfe, Kyrillidis, "REX: Revisiting Budgeted Training with an Improved Schedule", MLSys 2022, Section 4.1.
+    Source: Chen, Wolfe, Kyrillidis, "REX: Revisiting Budgeted Training with an Improved Schedule", MLSys 2022,
+    Section 4.1.
     """
 
     beta: float = 0.5
@@ -175,7 +177,8 @@ class Polynomial(Profile):
     >>> Polynomial(2)(0.5)
     0.25
 
-    Source: Mishra, Sarawadekar, "Polynomial Learning Rate Policy with Warm Restart for Deep Neural Network", TENCON 2019.
+    Source: Mishra, Sarawadekar, "Polynomial Learning Rate Policy with Warm Restart for Deep Neural Network",
+    TENCON 2019.
     """
 
     power: float
@@ -197,7 +200,8 @@ class OneMinusSqrt(Profile):
     >>> OneMinusSqrt()(0.25)
     0.5
 
-    Source: Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", NeurIPS 2024, Section 4.
+    Source: Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", NeurIPS 2024,
+    Section 4.
     """
 
     def __call__(self, progress: Real) -> Real:
@@ -218,7 +222,8 @@ class Step(Profile):
     >>> [round(Step()(s), 3) for s in (0.49, 0.5, 0.75)]
     [1.0, 0.1, 0.01]
 
-    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; as a budget-aware schedule Li et al., ICLR 2020.
+    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; as a budget-aware schedule
+    Li et al., ICLR 2020.
     """
 
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -266,13 +271,12 @@ class Knots(Profile):
             require(0 <= level <= 1, "points", level, "0 <= multiplier <= 1")
 
     def __call__(self, progress: Real) -> Real:
-        starts, levels = zip(*self.points[:-1], strict=True)
-        rises = tuple(right[1] - left[1] for left, right in zip(self.points, self.points[1:], strict=False))
-        widths = tuple(right[0] - left[0] for left, right in zip(self.points, self.points[1:], strict=False))
+        starts, levels = zip(*self.points, strict=True)
+        widths = tuple(right - left for left, right in pairwise(starts))
+        starts = starts[:-1]
         share = (progress - last_reached(progress, starts, starts)) / last_reached(progress, starts, widths)
         # a·(1 − u) + b·u hits both ends exactly; a + (b − a)·u misses the second by an ulp.
-        here = last_reached(progress, starts, levels)
-        there = last_reached(progress, starts, tuple(a + b for a, b in zip(levels, rises, strict=True)))
+        here, there = last_reached(progress, starts, levels[:-1]), last_reached(progress, starts, levels[1:])
         share = clip(share, 0.0, 1.0)
         return here * (1 - share) + there * share
 

@@ -12,8 +12,9 @@ from glideslope.core.value import Value, registered, require
 SLACK = 1e-9
 """How far below a boundary progress may lie and still count as there.
 
-15/22*22 is 14.999999999999998, which would put update 15 in plateau 14: a plain floor misplaces about 2 % of the
-boundaries, an ulp nudge still some once a warmup is inside, this slack none as long as a budget has fewer than 10^9 units.
+15/22*22 is 14.999999999999998, which would put update 15 in plateau 14: a plain floor misplaces 2 to 4 % of the
+boundaries, an ulp nudge still some once a warmup is inside, this slack none as long as a budget has fewer than 10^9
+units.
 """
 
 
@@ -89,7 +90,8 @@ class Milestones(Sampling):
     """Read the profile at the start and at the given shares of the budget, and hold it in between.
 
     Args:
-        at: increasing shares of the budget, each strictly between 0 and 1. The paper's "50-75" is `Milestones(0.5, 0.75)`.
+        at: increasing shares of the budget, each strictly between 0 and 1. The paper's "50-75" is
+            `Milestones(0.5, 0.75)`.
 
     >>> [Milestones(0.5, 0.75)(s) for s in (0.4, 0.5, 0.8)]
     [0.0, 0.5, 0.75]

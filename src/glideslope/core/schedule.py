@@ -1,8 +1,8 @@
 """Schedules: profiles read through a sampling, with warmup, delay, floor, cycles and sequences.
 
 The endpoint convention of the whole library, stated here only: the value in force during update k (from 0) of N is
-`base × multiplier(k / N)`. Update 0 uses multiplier(0). multiplier(1) is reached after the last update and held for ever
-after: never negative, never rebounding, never raising.
+`base × multiplier(k / N)`. Update 0 uses multiplier(0). multiplier(1) is reached after the last update and held for
+ever after: never negative, never rebounding, never raising.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from fractions import Fraction
 from functools import cache
 from typing import ClassVar, Self
 
-from glideslope.core.budget import Budget
+from glideslope.core.budget import Budget, parse_budget
 from glideslope.core.namespace import Real, clip, floor, where
-from glideslope.core.profiles import Linear, Multiplier
+from glideslope.core.profiles import Multiplier
 from glideslope.core.sampling import SLACK, EveryStep, Sampling, last_reached, reached
 from glideslope.core.value import Value, registered, require
 
@@ -56,6 +56,7 @@ class Schedule(Multiplier):
         delay: share of the budget for which the start is held: "Linear delayed X %".
         floor: what the profile's 0 becomes, as a share of the base value.
 
+    >>> from glideslope.core.profiles import Linear
     >>> half = Schedule(Linear(), warmup=0.1, delay=0.4)
     >>> [round(half(s), 3) for s in (0.0, 0.1, 0.5, 0.75, 1.0)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
@@ -65,7 +66,7 @@ class Schedule(Multiplier):
     """
 
     profile: Multiplier
-    sampling: Sampling = EveryStep()
+    sampling: Sampling = EveryStep()  # noqa: RUF009 - a frozen value, safe to share
     warmup: Warmup = Warmup(0.0)
     delay: float = 0.0
     floor: float = 0.0
@@ -119,8 +120,10 @@ class Cycles(Multiplier):
 
     Args:
         profile: the shape of one cycle.
-        period: length of the first cycle as a share of the budget, 0 < period <= 1. T_0 of 10 epochs in a budget of 200: 10/200.
-        multiplier: ratio of neighbouring cycle lengths, > 0; fractions too. Below 1 the cycles must still fill the budget.
+        period: length of the first cycle as a share of the budget, 0 < period <= 1. T_0 of 10 epochs in a budget of
+            200: 10/200.
+        multiplier: ratio of neighbouring cycle lengths, > 0; fractions too. Below 1 the cycles must still fill the
+            budget.
         peak_decay: factor on the peak at each restart, 0 < peak_decay <= 1.
 
     >>> from glideslope.core.profiles import Cosine
@@ -163,12 +166,18 @@ class Cycles(Multiplier):
         if self.multiplier == 1:
             last = -floor(-(1 / self.period - SLACK)) - 1
             index = clip(floor(progress / self.period + SLACK), 0.0, last)
-            return self.peak_decay**index * self.profile(clip(progress / self.period - index, 0.0, 1.0))
+            return self.peak_decay**index * self.profile(_within_cycle(progress / self.period - index))
         starts = _cycle_starts(self.period, self.multiplier)
         lengths = tuple(self.period * self.multiplier**index for index in range(len(starts)))
         peaks = tuple(self.peak_decay**index for index in range(len(starts)))
         inner = (progress - last_reached(progress, starts, starts)) / last_reached(progress, starts, lengths)
-        return last_reached(progress, starts, peaks) * self.profile(clip(inner, 0.0, 1.0))
+        return last_reached(progress, starts, peaks) * self.profile(_within_cycle(inner))
+
+
+def _within_cycle(share: Real) -> Real:
+    """The share of a cycle that is spent, in [0, 1]; its end is exactly 1, so that a decay lands there."""
+    # A cycle that ends with the budget may have spent 0.9999999999999998 of its length at progress 1.
+    return where(reached(share, 1.0), 1.0 + 0.0 * share, clip(share, 0.0, 1.0))
 
 
 @registered("sequence")
@@ -178,8 +187,10 @@ class Sequence(Multiplier):
 
     Args:
         parts: the schedules, in order; at least two.
-        at: increasing shares of the budget at which part 2, 3, … begins: one fewer than the parts. Left empty: equal parts.
+        at: increasing shares of the budget at which part 2, 3, … begins: one fewer than the parts. Left empty: equal
+            parts.
 
+    >>> from glideslope.core.profiles import Linear
     >>> up_and_down = Sequence((Reflected(Linear()), Linear()))
     >>> [up_and_down(s) for s in (0.0, 0.25, 0.5, 1.0)]
     [0.0, 0.5, 1.0, 0.0]
@@ -215,6 +226,7 @@ class Sequence(Multiplier):
 class Reflected(Multiplier):
     """The schedule backwards in time: a decay becomes a growth.
 
+    >>> from glideslope.core.profiles import Linear
     >>> Reflected(Linear())(0.25)
     0.25
     """
@@ -232,9 +244,10 @@ class Truncated(Multiplier):
 
     Args:
         schedule: the schedule as designed.
-        of: the budget it was designed for: a `Budget`, or how many times this run's budget it is, >= 1. A `Budget` is
-            turned into that number by `plan.for_budget`, which the scheduler and the studies call.
+        of: the budget it was designed for: a `Budget` or its text, or how many times this run's budget it is, >= 1.
+            `plan.for_budget`, which the scheduler and the studies call, turns a `Budget` into that number.
 
+    >>> from glideslope.core.profiles import Linear
     >>> Truncated(Linear(), of=4.0)(1.0)
     0.75
 
@@ -243,6 +256,11 @@ class Truncated(Multiplier):
 
     schedule: Multiplier
     of: float | Budget
+
+    def __post_init__(self) -> None:
+        if isinstance(self.of, str):
+            object.__setattr__(self, "of", parse_budget(self.of))
+        super().__post_init__()
 
     def _check(self) -> None:
         if isinstance(self.of, float):

@@ -65,7 +65,8 @@ def to_text(value: object) -> str:
     if isinstance(value, Value) and value.spec_name:
         arguments = _arguments_text(value)
         return f"{value.spec_name}({', '.join(arguments)})" if arguments else value.spec_name
-    raise TypeError(f"a {type(value).__name__} has no text form.")
+    way_out = " Give its class a name with `@registered(…)`." if isinstance(value, Value) else ""
+    raise TypeError(f"a {type(value).__name__} has no text form.{way_out}")
 
 
 def _arguments_text(value: Value) -> list[str]:
@@ -185,7 +186,7 @@ def parse_policy(policy: str | Multiplier | Plan | Policy) -> Policy:
 _TOKEN = re.compile(
     rf"""\s*(?:
     (?P<budget>(?:[0-9.]+(?:e[+-]?[0-9]+)?(?:{UNITS}))+(?:\*[0-9]+ba)?)
-  | (?P<share>[+-]?[0-9.]+(?:e[+-]?[0-9]+)?%)
+  | (?P<share>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?%)
   | (?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)
   | (?P<name>[a-z_][a-z_0-9]*)
   | (?P<mark>[()=,@+|])
@@ -233,6 +234,10 @@ class _Parser:
     def whole(self) -> Any:
         value = self._expression()
         if self._take("|"):
+            if isinstance(value, Policy):
+                raise ValueError(f"{self.text!r} has two controllers: {value} brings its own.")
+            if not isinstance(value, (Multiplier, Plan)):
+                raise ValueError(f"what stands before '|' in {self.text!r} must be a schedule or plan.")
             controller = self._value(("controller",))
             if not isinstance(controller, Controller):
                 raise ValueError(f"what stands behind '|' in {self.text!r} must be a controller.")
@@ -323,7 +328,7 @@ def _named(name: str, kinds: tuple[str, ...], positional: list[Any], named: dict
         preamble = named.pop("preamble", None)
         if positional:
             raise ValueError("plan takes hyperparameter=schedule pairs, e.g. plan(lr=linear).")
-        return Plan(named, preamble)
+        return _construct("plan", {"plan": Plan}, [named, preamble], {})
     return _construct(name, known, positional, named, "schedule" if kinds == _SCHEDULE_KINDS else kinds[0])
 
 
@@ -362,7 +367,7 @@ def _modified(value: Any, settings: dict[str, Any], text: str) -> Any:
     sampling = settings.get("sampling", EveryStep())
     if not isinstance(sampling, Sampling):
         raise ValueError(f"what stands behind '@' in {text!r} must be a sampling, e.g. plateaus(4).")
-    return Schedule(value, **settings)
+    return _construct("schedule", {"schedule": Schedule}, [value], settings)
 
 
 # ---------------------------------------------------------------- value ⇄ JSON
@@ -383,7 +388,8 @@ def to_json(value: object) -> Any:
         return {"type": "budget", "text": str(value)}
     if isinstance(value, Value) and value.spec_name:
         return {"type": value.spec_name} | {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-    raise TypeError(f"a {type(value).__name__} has no JSON form.")
+    way_out = " Give its class a name with `@registered(…)`." if isinstance(value, Value) else ""
+    raise TypeError(f"a {type(value).__name__} has no JSON form.{way_out}")
 
 
 def from_json(data: Any) -> Any:

@@ -25,7 +25,7 @@ def require(holds: bool, name: str, value: object, bound: str) -> None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
     """The error for a name that nothing answers to: the nearest one, and all there are."""
     options = sorted(known)
-    near = get_close_matches(name, options, n=1)
+    near = get_close_matches(name.lower(), options, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(options)}.")
 
@@ -48,7 +48,8 @@ class Value:
     variadic: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
+        cls: type = type(self)
+        hints = _hints(cls)
         for field in fields(self):
             coerced = _coerce(field.name, getattr(self, field.name), hints[field.name])
             object.__setattr__(self, field.name, coerced)
@@ -71,7 +72,7 @@ class Value:
 
 
 @cache
-def _hints(cls: Callable[..., object]) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 

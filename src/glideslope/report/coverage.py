@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glideslope.report.panel import REGIMES, Design, Direction, panel, schedule_names
-from glideslope.report.ranking import Grouping, Merge, expected_shares, grouping, top_masks
+from glideslope.report.ranking import Grouping, Merge, grouping, share_intervals, top_masks
 from glideslope.report.results import Cell
 from glideslope.report.statistics import residual_variation
 
@@ -88,7 +88,9 @@ def fit_model(losses: NDArray[np.float64], design: Design) -> Model:
         variation = residual_variation(scores)
         if np.isfinite(scores).all() and variation.std > 0:
             centred = scores.mean(axis=1) - scores.mean()
-            means.append(centred / variation.std)
+            # Dividing by an estimated variance inflates squares by freedom / (freedom - 2) on average.
+            freedom = variation.degrees_of_freedom
+            means.append(centred / variation.std * np.sqrt(max(freedom - 2, 1) / freedom))
             tasks.append(int(task))
             noise.append(1 / int(num_seeds))
     if not means:
@@ -98,8 +100,8 @@ def fit_model(losses: NDArray[np.float64], design: Design) -> Model:
     present = np.unique(task_of)
     task_means = np.array([table[task_of == task].mean(axis=0) for task in present])
     within = float(((table - task_means[np.searchsorted(present, task_of)]) ** 2).sum())
-    freedom = (num_schedules - 1) * (len(table) - len(present))
-    cell_variance = max(0.0, within / freedom - seed_variance) if freedom else 0.0
+    within_freedom = (num_schedules - 1) * (len(table) - len(present))
+    cell_variance = max(0.0, within / within_freedom - seed_variance) if within_freedom else 0.0
     effects = task_means.mean(axis=0)
     mean_noise = (cell_variance + seed_variance) * float(np.mean([1 / (task_of == task).sum() for task in present]))
     if len(present) > 1:
@@ -145,9 +147,9 @@ def measure_coverage(
     truth = _true_shares(model, groups, int(design.num_seeds.min()), generator)
     covered: dict[tuple[str, str], list[float]] = {}
     for _ in range(num_studies):
-        losses = _simulate(model, design, data.losses.shape[1], generator)
-        shares = expected_shares(losses, design, groups, generator, num_resamples, confidence)
-        for (kind, regime), (_, low, high) in shares.items():
+        losses = simulate(model, design, data.losses.shape[1], generator)
+        intervals = share_intervals(losses, design, groups, generator, num_resamples, confidence)
+        for (kind, regime), (low, high) in intervals.items():
             held = np.mean((low <= truth[kind]) & (truth[kind] <= high)) if np.isfinite(low).all() else np.nan
             covered.setdefault((kind, regime), []).append(float(held))
     errors = [float(np.std(values, ddof=1)) / num_studies**0.5 for values in covered.values() if np.isfinite(values[0])]
@@ -162,8 +164,8 @@ def measure_coverage(
     )
 
 
-def _simulate(model: Model, design: Design, num_seeds: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """One study's losses. Returns: (num_cells, num_seeds, num_schedules)."""
+def simulate(model: Model, design: Design, num_seeds: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw one study's losses from the model. Returns: (num_cells, num_seeds, num_schedules)."""
     num_cells, num_schedules = design.task.size, model.effects.size
     of_task = model.task_std * generator.standard_normal((design.num_tasks, num_schedules))
     of_cell = model.cell_std * generator.standard_normal((num_cells, num_schedules))

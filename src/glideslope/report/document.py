@@ -33,7 +33,8 @@ class Document:
         """Paragraphs and tables; figures are left to the page."""
         parts = [self.title, self.lead]
         for section in self.sections:
-            texts = [block if isinstance(block, str) else block.to_text() for block in section.blocks if _is_text(block)]
+            blocks = [block for block in section.blocks if isinstance(block, (str, Table))]
+            texts = [block if isinstance(block, str) else block.to_text() for block in blocks]
             parts += [f"== {section.title} ==", *texts] if texts else []
         return "\n\n".join(part for part in parts if part)
 
@@ -42,7 +43,3 @@ class Document:
 
     def write_html(self, path: Path) -> None:
         page.write(path, self.title, self.lead, self.sections)
-
-
-def _is_text(block: object) -> bool:
-    return isinstance(block, (str, Table))

@@ -310,11 +310,11 @@ def _finish(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 64, "r": 16, "t": 56, "b": 56},
+        margin={"l": 64, "r": 28, "t": 56 if figure.layout.updatemenus or figure.layout.title.text else 16, "b": 56},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": GREY},
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         hoverlabel={"namelength": -1},
     )
     figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GREY, automargin=True)

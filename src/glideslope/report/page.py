@@ -126,7 +126,8 @@ def _block(block: Block, figures: list[str]) -> str:
 
 
 def _figure_json(figure: go.Figure) -> str:
-    # A label with `</script>` in it would end the element: the parser looks for it before any JSON is read.
+    # A label with `</script>` in it would end the element: the parser looks for it before any JSON is read. The plotly
+    # versions we tried escape it too, but do not promise to.
     text: str = plotly.io.to_json(figure, validate=True, engine="json")
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -181,8 +182,8 @@ p { max-width: 46rem; margin: 0.6rem 0; overflow-wrap: anywhere; }
 .lead { font-size: 1.08rem; color: var(--soft); }
 figure { margin: 1.25rem 0 1.75rem; }
 figcaption { font-weight: 600; margin-bottom: 0.4rem; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; width: fit-content; max-width: 100%; border: 1px solid var(--line); border-radius: 8px; }
+table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.4rem 0.9rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { background: var(--surface); color: var(--soft); font-weight: 600; }

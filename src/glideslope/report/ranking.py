@@ -312,12 +312,19 @@ def expected_ranking(
     short = [cell.label for cell in cells if len(cell.seeds) < 2]
     if short:
         raise ValueError(f"cell {short[0]} has one seed, but expected Top-k needs two or more in every cell.")
-    shares = expected_shares(data.losses, data.design, groups, generator, num_resamples, confidence)
+    sizes = chunks(num_resamples, data.losses.size)
+    kept = [_shares(data.losses, data.design, groups, every_cell(data.design, size), generator) for size in sizes]
+    intervals = share_intervals(data.losses, data.design, groups, generator, num_resamples, confidence)
+
+    def estimate(kind: str, regime: str, index: int) -> Estimate:
+        value = float(np.concatenate([part[kind, regime][:, index] for part in kept]).mean())
+        low, high = intervals[kind, regime][:, index]
+        return Estimate(value, float(low), float(high))
+
     return ExpectedRanking(
         shares={
             name: {
-                regime: Expected(*(_estimate(shares[kind, regime], index) for kind in ("top1", "top3")))
-                for regime in REGIMES
+                regime: Expected(estimate("top1", regime, index), estimate("top3", regime, index)) for regime in REGIMES
             }
             for index, name in enumerate(groups.names)
         },
@@ -327,7 +334,7 @@ def expected_ranking(
     )
 
 
-def expected_shares(
+def share_intervals(
     losses: NDArray[np.float64],
     design: Design,
     groups: Grouping,
@@ -335,26 +342,17 @@ def expected_shares(
     num_resamples: int,
     confidence: float,
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """The engine of `expected_ranking`, on arrays.
+    """The intervals of `expected_ranking`, on arrays.
 
-    losses: (num_cells, num_seeds, num_schedules). Returns: ("top1" | "top3", regime) → (3, num_groups): estimate, low
-    end, high end, in percent.
+    losses: (num_cells, num_seeds, num_schedules). Returns: ("top1" | "top3", regime) → (2, num_groups): low end, high
+    end, in percent; NaN where the regime has no cell.
     """
-    fixed: list[dict[tuple[str, str], NDArray[np.float64]]] = []
-    drawn: list[dict[tuple[str, str], NDArray[np.float64]]] = []
-    for size in chunks(num_resamples, losses.size):
-        fixed.append(_shares(losses, design, groups, every_cell(design, size), generator))
-        drawn.append(_shares(losses, design, groups, resample_cells(design, size, generator), generator))
+    parts = [
+        _shares(losses, design, groups, resample_cells(design, size, generator), generator)
+        for size in chunks(num_resamples, losses.size)
+    ]
     tail = (1 - confidence) / 2
-    return {
-        key: np.stack(
-            [
-                np.concatenate([part[key] for part in fixed]).mean(axis=0),
-                *_quantiles(np.concatenate([part[key] for part in drawn]), (tail, 1 - tail)),
-            ]
-        )
-        for key in fixed[0]
-    }
+    return {key: _quantiles(np.concatenate([part[key] for part in parts]), (tail, 1 - tail)) for key in parts[0]}
 
 
 def _shares(
@@ -380,7 +378,3 @@ def _quantiles(values: NDArray[np.float64], levels: tuple[float, float]) -> NDAr
     if telling.size == 0:
         return np.full((2, values.shape[1]), np.nan)
     return np.asarray(np.quantile(telling, levels, axis=0), dtype=np.float64)
-
-
-def _estimate(values: NDArray[np.float64], index: int) -> Estimate:
-    return Estimate(*(float(value) for value in values[:, index]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from glideslope.report.panel import (
     Direction,
@@ -87,7 +87,7 @@ def homogeneous(scores: NDArray[np.float64], level: float = OUTLIER_LEVEL) -> ND
         count = int(keep.sum())
         variances = (_residuals(scores[keep]) ** 2).sum(axis=1)
         total = float(variances.sum())
-        quantile = float(stats.f.ppf(1 - level / count, num_seeds - 1, (count - 1) * (num_seeds - 1)))
+        quantile = float(special.fdtri(num_seeds - 1, (count - 1) * (num_seeds - 1), 1 - level / count))
         if total == 0 or variances.max() / total <= 1 / (1 + (count - 1) / quantile):
             break
         keep[np.flatnonzero(keep)[int(variances.argmax())]] = False
@@ -144,9 +144,10 @@ def tied_with_best(scores: NDArray[np.float64], higher_is_better: bool = False, 
 
     Differences to the best are paired by seed and tested with t, using the pooled residual variance s² of the layout
     schedule + seed: t = difference / (s √(2/n)), (S' - 1)(n - 1) degrees of freedom, Holm over the comparisons. Rows
-    with a score that is not finite diverged: they are left out of the pool, and never tied. S' counts the schedules
-    left in the pool; one that is grossly noisier than the others (`homogeneous`) is compared by its own paired t-test
-    with n - 1 degrees of freedom instead.
+    with a score that is not finite diverged: they are left out of the pool, and never tied. S' counts the distinct rows
+    left in the pool; a schedule that is grossly noisier than the others (`homogeneous`) is compared by its own paired
+    t-test with n - 1 degrees of freedom instead. With 3 seeds that test finds little, so such a schedule may stay tied
+    although its mean is far behind: tables flag it.
 
     What it promises: the truly best schedule is marked with probability ≥ 1 - alpha, as in selecting a subset that
     holds the best. Because the reference is the best of the sample, the chance that *some* one of several exactly equal
@@ -171,13 +172,12 @@ def tied_with_best(scores: NDArray[np.float64], higher_is_better: bool = False, 
     best = int(means.argmin()) if finite.any() else -1
     differences = np.where(finite, means - (means[best] if best >= 0 else 0.0), np.nan)
     pooled = np.zeros(num_schedules, dtype=np.bool_)
-    pooled[finite] = homogeneous(losses[finite])
-    variation = residual_variation(losses[pooled])
+    pooled[finite], variation = _pool(losses[finite])
     reason = ""
     if best < 0:
         reason = "every schedule diverged"
     elif finite.sum() < 2:
-        reason = "one schedule: nothing to compare it with"
+        reason = "fewer than two schedules to compare"
     elif num_seeds < 2:
         reason = "1 seed: differences cannot be told from seed noise"
     p_values = np.full(num_schedules, np.nan)
@@ -206,11 +206,24 @@ def tied_with_best(scores: NDArray[np.float64], higher_is_better: bool = False, 
     )
 
 
+def _pool(scores: NDArray[np.float64]) -> tuple[NDArray[np.bool_], Variation]:
+    """Which schedules share a variance, and that variance. scores: (num_schedules, num_seeds), finite.
+
+    Schedules with identical scores count once: a plateau schedule that never decayed is the constant one run again, and
+    its noise is no further evidence.
+    """
+    distinct, place = np.unique(scores, axis=0, return_inverse=True)
+    keep = homogeneous(distinct)
+    return keep[place.reshape(-1)], residual_variation(distinct[keep])
+
+
 def _p_value(difference: float, variation: Variation, num_seeds: int) -> float:
+    if difference == 0:
+        return 1.0
     error = variation.std * math.sqrt(2 / num_seeds)
     if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.t.sf(abs(difference) / error, variation.degrees_of_freedom))
+        return 0.0
+    return float(2 * special.stdtr(variation.degrees_of_freedom, -abs(difference) / error))
 
 
 @dataclass(frozen=True)
@@ -264,7 +277,7 @@ def _interval(
     if not np.isfinite(scores).all():
         raise ValueError("a t-interval needs finite scores, but a run diverged. Leave its schedule out.")
     mean = float((scores[pair[0]] - scores[pair[1]]).mean())
-    quantile = float(stats.t.ppf((1 + confidence) / 2, variation.degrees_of_freedom))
+    quantile = float(special.stdtrit(variation.degrees_of_freedom, (1 + confidence) / 2))
     half = quantile * variation.std * math.sqrt(2 / num_seeds)
     return MeanDifference(mean, mean - half, mean + half, variation.degrees_of_freedom)
 
@@ -286,7 +299,7 @@ def smallest_detectable_difference(
     freedom = variation.degrees_of_freedom
     if freedom < 1 or not math.isfinite(variation.std):
         return math.nan
-    critical = float(stats.t.ppf(1 - alpha / 2, freedom))
+    critical = float(special.stdtrit(freedom, 1 - alpha / 2))
 
     # The noncentral t as a mixture of normals over 4,000 equally likely values of s: scipy's own turns to NaN at few
     # degrees of freedom.
@@ -427,4 +440,4 @@ def cell_variation(cell: Cell, schedules: Sequence[str]) -> Variation:
     """Residual noise of a cell, over the schedules that neither diverged nor are grossly noisy."""
     scores = cell.matrix(schedules)
     finite = scores[np.isfinite(scores).all(axis=1)]
-    return residual_variation(finite[homogeneous(finite)]) if len(finite) else Variation(math.nan, 0)
+    return _pool(finite)[1]

@@ -54,14 +54,17 @@ def scores_table(
         (
             name,
             *(
-                _value(cell, name, tie is not None and tie.tied[index], (name, cell.budget) in at_limit)
+                _value(cell, name, tie, index, (name, cell.budget) in at_limit)
                 for cell, tie in zip(cells, ties, strict=True)
             ),
         )
         for index, name in enumerate(schedules)
     )
     shown = {flag for row in rows for entry in row if isinstance(entry, Value) for flag in entry.flags}
-    untested = list(dict.fromkeys(_why_untested(tie) for tie in ties if tie is None or not tie.tested))
+    untested: dict[str, list[str]] = {}
+    for cell, tie in zip(cells, ties, strict=True):
+        if tie is None or not tie.tested:
+            untested.setdefault(_why_untested(tie), []).append(cell.budget)
     counts = [len(cell.scores[name]) for cell in cells for name in schedules if name in cell.scores]
     direction = "higher" if higher_is_better else "lower"
     note = [
@@ -71,7 +74,7 @@ def scores_table(
             if any(tie is not None and tie.tested for tie in ties)
             else []
         ),
-        *(f"Not tested: {reason}." for reason in untested),
+        *(f"Not tested at {', '.join(budgets)}: {reason}." for reason, budgets in untested.items()),
         *(f"{mark} {meaning}." for flag, (mark, meaning) in FLAGS.items() if flag in shown),
     ]
     task, optimizer = settings[0]
@@ -89,17 +92,21 @@ def _why_untested(tie: TiedSet | None) -> str:
     return "runs are not paired by seed" if tie is None else tie.reason
 
 
-def _value(cell: Cell, schedule: str, tied: bool, at_limit: bool) -> Entry:
+def _value(cell: Cell, schedule: str, tie: TiedSet | None, index: int, at_limit: bool) -> Entry:
     if schedule not in cell.scores:
         return EMPTY
     scores = cell.values(schedule)
     finite = scores[np.isfinite(scores)]
-    flags = (("at_limit",) if at_limit else ()) + (("diverged",) if 0 < finite.size < scores.size else ())
+    flags = {
+        "at_limit": at_limit,
+        "noisy": tie is not None and tie.tested and finite.size == scores.size and not tie.pooled[index],
+        "diverged": 0 < finite.size < scores.size,
+    }
     return Value(
         mean=float(finite.mean()) if finite.size else math.nan,
         std=float(finite.std(ddof=1)) if finite.size > 1 else math.nan,
-        tied=tied,
-        flags=flags,
+        tied=tie is not None and tie.tied[index],
+        flags=tuple(flag for flag, raised in flags.items() if raised),
     )
 
 

@@ -18,6 +18,7 @@ EMPTY = "-"
 
 FLAGS = {
     "at_limit": ("†", "tuned rate at a hard limit of its grid"),
+    "noisy": ("§", "much noisier than the others: compared by its own paired t-test, which finds little"),
     "diverged": ("‡", "some seeds diverged: mean of the others, ranked last"),
 }
 """Flag → its mark and what the note says about it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,21 +18,21 @@ from glideslope.core.plan import Plan, for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Multiplier
 from glideslope.core.spec import canonical, parse_policy, to_json, to_text
-from glideslope.core.value import require
+from glideslope.core.value import require, unknown
 
 STATE_VERSION = 1
 
 
-class BudgetMismatch(ValueError):
+class BudgetMismatch(ValueError):  # noqa: N818 - it names the fact, as the message does
     """A checkpoint made for one budget is being loaded into another."""
 
 
 class BudgetScheduler(LRScheduler):
     """Lands the learning rate, and whatever else the plan names, exactly where the budget ends.
 
-    A drop-in for any scheduler of `torch.optim.lr_scheduler`: call `step()` after every `optimizer.step()`. The value in
-    force during update k of N is base × gain × multiplier(k/N), from the closed form alone: nothing accumulates. After
-    the budget the last value is held. `optimizer.step` is not wrapped.
+    A drop-in for any scheduler of `torch.optim.lr_scheduler`: call `step()` after every `optimizer.step()`. The value
+    in force during update k of N is base × gain × multiplier(k/N), from the closed form alone: nothing accumulates.
+    After the budget the last value is held. `optimizer.step` is not wrapped.
 
     Args:
         optimizer: its groups' present learning rates (or their "initial_lr") are the base rates, each its own.
@@ -85,7 +86,7 @@ class BudgetScheduler(LRScheduler):
     @property
     def progress(self) -> float:
         """Share of the budget spent, in [0, 1]."""
-        return self._meter.progress
+        return 0.0 if self._in_preamble else self._meter.progress
 
     @property
     def exhausted(self) -> bool:
@@ -119,7 +120,8 @@ class BudgetScheduler(LRScheduler):
 
         Args:
             epoch: must be left out; the position comes from counting.
-            loss: training loss of the update, for the controller. A tensor is kept detached and read only at a decision.
+            loss: training loss of the update, for the controller. A tensor is kept detached and read only at a
+                decision.
             samples: examples in the update, for a budget in samples.
             tokens: tokens in the update, for a budget in tokens.
         """
@@ -127,11 +129,17 @@ class BudgetScheduler(LRScheduler):
             raise ValueError(
                 f"step(epoch={epoch!r}): the position in the budget is counted, not set. Call step() once per update."
             )
+        meters = [self._meter, *([self._preamble] if self._preamble else [])]
         for name, given in (("samples", samples), ("tokens", tokens)):
-            if self.budget.unit == name and given is None:
-                raise ValueError(f"the budget {self.budget} counts {name}: call step({name}=…) with this update's.")
-        meter = self._preamble if self._preamble and not self._preamble.exhausted else self._meter
-        meter.advance(1, samples or 0, tokens or 0)
+            for counted in (meter.budget for meter in meters):
+                if counted.unit == name and given is None:
+                    raise ValueError(f"the budget {counted} counts {name}: call step({name}=…) with this update's.")
+        amounts = (1, 0 if samples is None else samples, 0 if tokens is None else tokens)
+        if self._preamble and self._in_preamble:  # as it was when the update began, whatever the clock says by now
+            self._preamble.advance(*amounts)
+            self._meter.start_clock()  # the preamble's time is not the budget's
+        else:
+            self._meter.advance(*amounts)
         if self.controller is not None and loss is not None:
             self._unseen_losses.append(loss.detach() if isinstance(loss, torch.Tensor) else float(loss))
         self._apply()
@@ -157,7 +165,7 @@ class BudgetScheduler(LRScheduler):
         )
         decision, state = self.controller.decide(observation, self._controller_state)
         require(0 < decision.gain < float("inf"), "gain", decision.gain, "0 < gain < inf")
-        self._controller_state, self._gain = state, decision.gain
+        self._controller_state, self._gain = state, float(decision.gain)
         self._unseen_losses = []
         self.decisions.append(decision)
         self._apply()
@@ -169,14 +177,14 @@ class BudgetScheduler(LRScheduler):
 
     def _apply(self) -> None:
         """Write the values in force into the optimizer's groups."""
+        self._in_preamble = self._preamble is not None and not self._preamble.exhausted
         progress = self.progress
-        in_preamble = self._preamble is not None and not self._preamble.exhausted
         for group, bases in zip(self.optimizer.param_groups, self._bases, strict=True):
             for name, course in self.plan.courses:
                 value = course.value(progress, bases[name])
                 if name == "lr":
                     value *= self._gain
-                    if in_preamble:
+                    if self._in_preamble:
                         value = self.plan.preamble.rate(self._preamble.progress)  # type: ignore[union-attr]
                 _write(group, name, value)
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -193,8 +201,10 @@ class BudgetScheduler(LRScheduler):
             "gain": self._gain,
             "controller": to_json(self.controller),
             "controller_state": dict(self._controller_state),
-            "unseen_losses": [float(loss) for loss in self._unseen_losses],
-            "decisions": [[d.gain, d.reason, d.probabilities] for d in self.decisions],
+            "unseen_losses": [_plain(float(loss)) for loss in self._unseen_losses],
+            "decisions": [
+                [float(d.gain), d.reason, list(d.probabilities) if d.probabilities else None] for d in self.decisions
+            ],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -252,12 +262,21 @@ def _bases(group: dict[str, Any], plan: Plan) -> dict[str, float]:
 
 
 def _read(group: dict[str, Any], name: str) -> Any:
-    if name in group:
-        return group[name]
-    if name == "momentum" and "betas" in group:
-        return group["betas"][0]
-    numbers = sorted(key for key, value in group.items() if isinstance(value, float) and key != "initial_lr")
-    raise ValueError(f"the plan schedules {name!r}, which this optimizer does not have. It has: {', '.join(numbers)}.")
+    numbers = {
+        key: value
+        for key, value in group.items()
+        if isinstance(value, (int, float, torch.Tensor)) and not isinstance(value, bool) and key != "initial_lr"
+    }
+    if "betas" in group:
+        numbers.setdefault("momentum", group["betas"][0])
+    if name not in numbers:
+        raise unknown("hyperparameter of this optimizer", name, numbers)
+    return numbers[name]
+
+
+def _plain(loss: float) -> float | str:
+    """A loss as JSON has it: there NaN and infinity are words, which `float` reads back."""
+    return loss if math.isfinite(loss) else str(loss)
 
 
 def _write(group: dict[str, Any], name: str, value: float) -> None:

@@ -21,8 +21,9 @@ class SGDW(Optimizer):
         momentum: :math:`\mu`, 0 <= momentum < 1.
         weight_decay: :math:`\lambda` per update at full rate, >= 0.
 
-    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, Algorithm 1, in the form of MosaicML's
-    recipe (SGDW, weight decay 5e-4), "Efficiently Estimating Pareto Frontiers with Cyclic Learning Rate Schedules", 2022.
+    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, Algorithm 1, in the form of
+    MosaicML's recipe (SGDW, weight decay 5e-4), "Efficiently Estimating Pareto Frontiers with Cyclic Learning Rate
+    Schedules", 2022.
     """
 
     def __init__(
@@ -34,8 +35,11 @@ class SGDW(Optimizer):
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` is {momentum!r}, but must satisfy 0 <= momentum < 1.")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        for group in self.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group.setdefault("initial_lr", float(group["lr"]))  # a copy: a tensor is later filled in place
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
