@@ -4,10 +4,10 @@
 """
 
 from glideslope.controller import Plateau
-from glideslope.core.budget import Budget, Epochs, Samples, Steps, Tokens, WallClock, parse_budget
+from glideslope.core.budget import Budget, Deadline, Epochs, Samples, Steps, Tokens, WallClock, parse_budget
 from glideslope.core.catalog import NAMED, SAMPLING_RATES, one_cycle
 from glideslope.core.control import Clamped, Controller, Decision, Observation
-from glideslope.core.meter import Meter
+from glideslope.core.meter import BudgetExhausted, Clock, Meter
 from glideslope.core.plan import Absolute, Plan, Preamble, Relative, for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import (
@@ -36,11 +36,14 @@ __all__ = [
     "SAMPLING_RATES",
     "Absolute",
     "Budget",
+    "BudgetExhausted",
     "Clamped",
+    "Clock",
     "Constant",
     "Controller",
     "Cosine",
     "Cycles",
+    "Deadline",
     "Decision",
     "Epochs",
     "EveryStep",

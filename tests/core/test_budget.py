@@ -2,7 +2,7 @@
 
 import pytest
 
-from glideslope import Epochs, Meter, Samples, Steps, Tokens, WallClock, parse_budget
+from glideslope import Epochs, Samples, Steps, Tokens, WallClock, parse_budget
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,3 @@ def test_budgets_have_a_ratio_only_in_one_unit():
     assert Epochs(2, 50).ratio(Steps(50)) == 2
     with pytest.raises(ValueError, match=r"90ep counts epochs and 100ba counts updates: they have no ratio\."):
         Epochs(90).ratio(Steps(100))
-
-
-def test_epochs_are_metered_only_when_their_length_is_known():
-    with pytest.raises(
-        ValueError, match=r"does not say how many updates .* Epochs\(90, updates_per_epoch=len\(loader\)\)"
-    ):
-        Meter(Epochs(90))

@@ -16,8 +16,11 @@ class Clock:
     def __init__(self, now=1000.0):
         self.now = now
 
-    def __call__(self):
+    def monotonic(self):
         return self.now
+
+    def wall(self):
+        return 1_800_000_000.0 + self.now
 
 
 def test_each_budget_counts_its_own_unit():
@@ -56,7 +59,8 @@ def test_what_is_spent_cannot_be_given_back():
 def test_amounts_counted_by_any_library_leave_a_state_of_json_types():
     meter = Meter(Tokens(10))
     meter.advance(np.int64(1), samples=np.int32(2), tokens=np.int64(5))
-    assert json.loads(json.dumps(meter.state_dict())) == {"updates": 1, "samples": 2, "tokens": 5, "seconds": 0.0}
+    position = json.loads(json.dumps(meter.state_dict()))["position"]
+    assert [position[name] for name in ("updates", "samples", "tokens")] == [1, 2, 5]
 
 
 def test_wall_clock_counts_from_construction_whatever_the_clock_shows():
@@ -100,6 +104,6 @@ def test_the_saved_position_is_all_a_meter_needs_and_holds_no_budget(budget):
     for _ in range(3):
         meter.advance(samples=10, tokens=100)
     state = json.loads(json.dumps(meter.state_dict()))
-    assert set(state) == {"updates", "samples", "tokens", "seconds"}
+    assert str(budget) not in json.dumps(state["position"])
     other.load_state_dict(state)
     assert other.progress == meter.progress == 3 / 7

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from glideslope import Absolute, Epochs, Linear, Plan, Preamble, Relative, Rex, Samples, Steps, Tokens, one_cycle
-from glideslope.torch import SGDW, BudgetMismatch, BudgetScheduler
+from glideslope.torch import SGDW, BudgetMismatch, BudgetScheduler, Clock
+
+STOPPED = Clock(monotonic=lambda: 0.0, wall=lambda: 0.0)
 
 
 def weight(size=1):
@@ -38,7 +40,7 @@ def test_stepping_before_the_optimizer_warns_of_nothing():
     assert scheduler.last_epoch == 2
 
 
-@pytest.mark.parametrize("name", ["progress", "exhausted", "gain", "last_epoch", "base_lrs"])
+@pytest.mark.parametrize("name", ["progress", "exhausted", "gain", "base_lrs", "budget", "plan"])
 def test_what_is_counted_cannot_be_set(name):
     with pytest.raises(AttributeError):
         setattr(BudgetScheduler(sgd(), "rex", "10ba"), name, 1)
@@ -185,7 +187,6 @@ def test_only_an_optimizer_can_be_scheduled():
     [
         ("cosin", "10ba", r"Did you mean 'cosine'"),
         ("rex", "10", r"cannot read the budget '10'"),
-        ("rex", "2ep", r"Epochs\(2, updates_per_epoch=len\(loader\)\)"),
     ],
 )
 def test_a_bad_schedule_or_budget_is_refused_at_construction(schedule, budget, message):
@@ -233,14 +234,15 @@ def test_the_state_is_json_and_its_position_holds_no_budget():
     state = scheduler.state_dict()
     assert json.loads(json.dumps(state, allow_nan=False)) == state
     assert state["budget"] == "10ba"
-    assert state["position"] == {"updates": 3, "samples": 0, "tokens": 0, "seconds": 0.0}
+    assert state["position"]["updates"] == 3
+    assert "10ba" not in json.dumps(state["position"])
 
 
 def test_a_state_survives_torch_save_without_pickled_classes(tmp_path):
-    scheduler = BudgetScheduler(sgd(), "one_cycle", "10ba")
+    scheduler = BudgetScheduler(sgd(), "one_cycle", "10ba", clock=STOPPED)
     scheduler.step()
     torch.save(scheduler.state_dict(), tmp_path / "state.pt")
-    other = BudgetScheduler(sgd(), "one_cycle", "10ba")
+    other = BudgetScheduler(sgd(), "one_cycle", "10ba", clock=STOPPED)
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert other.state_dict() == scheduler.state_dict()
 
@@ -259,14 +261,14 @@ def test_another_budget_is_refused_with_both_and_the_way_out():
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ("linear | plateau", r"made with another plan than plan\(lr=relative\(linear\)\): .*rex"),
-        ("rex(beta=0.9) | plateau", r"made with another plan than"),
-        ("rex", r"made with another controller than none: .*plateau"),
-        ("rex | plateau(patience=7)", r"made with another controller than plateau\(patience=7\)"),
+        ("linear | plateau", r"made with another plan: .*rex.* there, .*linear.* here"),
+        ("rex(beta=0.9) | plateau", r"made with another plan: .*0\.5.* there, .*0\.9.* here"),
+        ("rex", r"made with another controller: .*plateau.* there, null here"),
+        ("rex | plateau(patience=7)", r"made with another controller: .*5.* there, .*7.* here"),
     ],
 )
 def test_another_plan_or_controller_is_refused(schedule, message):
-    scheduler = BudgetScheduler(sgd(), schedule, "10ba")
+    scheduler = BudgetScheduler(sgd(), schedule, "10ba", clock=STOPPED)
     before = scheduler.state_dict()
     with pytest.raises(ValueError, match=message):
         scheduler.load_state_dict(saved())

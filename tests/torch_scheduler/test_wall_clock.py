@@ -15,8 +15,11 @@ class Clock:
     def __init__(self):
         self.now = 5000.0
 
-    def __call__(self):
+    def monotonic(self):
         return self.now
+
+    def wall(self):
+        return 1_800_000_000.0 + self.now
 
 
 def scheduled(clock, plan="linear", budget="10sec"):

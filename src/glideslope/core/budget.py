@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 
@@ -149,32 +150,93 @@ class WallClock(Budget):
 
     Args:
         seconds, minutes, hours: parts of the limit; their sum, kept in `seconds`, must be > 0.
+        reserve: seconds of it kept back for what comes after training, e.g. the final evaluation; a number or a text
+            such as "2min".
 
-    >>> WallClock(hours=1, minutes=30)
-    WallClock(seconds=5400.0)
+    >>> WallClock(hours=1, minutes=30, reserve="2min")
+    WallClock(seconds=5400.0, reserve=120.0)
     """
 
     seconds: float = 0.0
     minutes: InitVar[float] = 0.0
     hours: InitVar[float] = 0.0
+    reserve: float = field(default=0.0, kw_only=True)
     unit: ClassVar[str] = "seconds"
 
     def __post_init__(self, minutes: float, hours: float) -> None:
         object.__setattr__(self, "seconds", self.seconds + 60 * minutes + 3600 * hours)
+        object.__setattr__(self, "reserve", _seconds(self.reserve))
         super().__post_init__()
 
     def _check(self) -> None:
         require(self.seconds > 0, "seconds", self.seconds, "seconds > 0")
+        require(0 <= self.reserve < self.seconds, "reserve", self.reserve, "0 <= reserve < seconds")
 
     @property
     def limit(self) -> float:
-        return self.seconds
+        return self.seconds - self.reserve
 
     def __str__(self) -> str:
-        for size, unit in ((3600, "h"), (60, "min")):
-            if self.seconds % size == 0:
-                return f"{int(self.seconds // size)}{unit}"
-        return f"{_number(self.seconds)}sec"
+        return _duration(self.seconds) + _reserve_text(self.reserve)
+
+
+@dataclass(frozen=True)
+class Deadline(Budget):
+    """A moment. Everything until then is spent, downtime and pauses included.
+
+    Args:
+        at: UNIX time in seconds, a `datetime`, or its ISO text; without a zone it is local time.
+        reserve: seconds kept back before the moment; a number or a text such as "2min".
+
+    >>> Deadline("2026-01-31T18:00:00+00:00", reserve="2min")
+    Deadline(at=1769882400.0, reserve=120.0)
+    """
+
+    at: float
+    reserve: float = 0.0
+    unit: ClassVar[str] = "moment"
+
+    def __post_init__(self) -> None:
+        at: object = self.at
+        if isinstance(at, str):
+            at = datetime.fromisoformat(at)
+        if isinstance(at, datetime):
+            at = at.timestamp()
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "reserve", _seconds(self.reserve))
+        super().__post_init__()
+
+    def _check(self) -> None:
+        require(self.reserve >= 0, "reserve", self.reserve, "reserve >= 0")
+
+    @property
+    def limit(self) -> float:
+        """UNIX time at which training ends; the meter counts from when the run began."""
+        return self.at - self.reserve
+
+    def __str__(self) -> str:
+        return f"until {datetime.fromtimestamp(self.at, UTC).isoformat()}" + _reserve_text(self.reserve)
+
+
+def _seconds(amount: float | str) -> float:
+    """Seconds from a number or the text of a duration."""
+    if not isinstance(amount, str):
+        return amount
+    budget = parse_budget(amount)
+    if not isinstance(budget, WallClock):
+        raise ValueError(f'`reserve` is {amount!r}, but must be a time such as 120 or "2min".')
+    return budget.seconds
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return f"{_number(seconds)}sec"
+
+
+def _reserve_text(reserve: float) -> str:
+    return f" reserve {_duration(reserve)}" if reserve else ""
 
 
 def _number(value: float) -> str:
@@ -186,7 +248,9 @@ UNITS = "sec|sp|s|min|m|hours|hour|hr|h|epochs|epoch|ep|ba|tok"
 
 _PART = re.compile(rf"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*({UNITS})\s*", re.IGNORECASE)
 _SECONDS = {"sec": 1, "s": 1, "min": 60, "m": 60, "hours": 3600, "hour": 3600, "hr": 3600, "h": 3600}
-_FORMS = '"90ep", "90ep*391ba", "500ba", "1e6sp", "2e9tok", "45min", "1h30m", "3600sec"'
+_FORMS = (
+    '"90ep", "90ep*391ba", "500ba", "1e6sp", "2e9tok", "45min", "1h30m", "3600sec", "until 18:00", "45min reserve 2min"'
+)
 
 
 def parse_budget(budget: str | Budget) -> Budget:
@@ -197,13 +261,20 @@ def parse_budget(budget: str | Budget) -> Budget:
             "3600sec".
 
     >>> parse_budget("1h30m")
-    WallClock(seconds=5400.0)
+    WallClock(seconds=5400.0, reserve=0.0)
     >>> parse_budget("2e9tok")
     Tokens(count=2000000000)
     """
     if isinstance(budget, Budget):
         return budget
-    text = budget.strip()
+    text, reserved, kept = budget.strip().partition(" reserve ")
+    if reserved:
+        whole = parse_budget(text)
+        if not isinstance(whole, (WallClock, Deadline)):
+            raise ValueError(f"cannot read the budget {budget!r}: only a time can have a reserve.")
+        return replace(whole, reserve=_seconds(kept))
+    if text.lower().startswith("until "):
+        return Deadline(_moment(text[6:].strip(), budget))
     head, star, tail = text.partition("*")
     if star:
         epochs, steps = parse_budget(head), parse_budget(tail)
@@ -229,6 +300,19 @@ def parse_budget(budget: str | Budget) -> Budget:
     require(amount == amount.to_integral_value(), "budget", budget, "a whole number of updates, samples or tokens")
     kinds: dict[str, type[Steps] | type[Samples] | type[Tokens]] = {"ba": Steps, "sp": Samples, "tok": Tokens}
     return kinds[unit](int(amount))
+
+
+def _moment(text: str, budget: str) -> float:
+    """UNIX time of an ISO moment, or of the next time a clock shows "18:00" here."""
+    try:
+        if not re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
+            return datetime.fromisoformat(text).timestamp()
+        hour, minute, *second = map(int, text.split(":"))
+        now = datetime.now()
+        moment = now.replace(hour=hour, minute=minute, second=second[0] if second else 0, microsecond=0)
+    except ValueError:
+        raise _unreadable(budget) from None
+    return (moment if moment > now else moment + timedelta(days=1)).timestamp()
 
 
 def _unreadable(text: str) -> ValueError:

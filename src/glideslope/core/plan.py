@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, TypeVar
@@ -14,7 +15,7 @@ from glideslope.core.value import Value, registered, require
 
 
 @dataclass(frozen=True)
-class Course(Value):
+class Course(Value, ABC):
     """What one hyperparameter does over the budget: base value and progress in, value out."""
 
     kind: ClassVar[str] = "course"
@@ -22,7 +23,11 @@ class Course(Value):
 
     def value(self, progress: Real, base: float) -> Real:
         """The value in force at `progress` for a group whose base value is `base`."""
-        raise NotImplementedError
+        return self.at(self.schedule(progress), base)
+
+    @abstractmethod
+    def at(self, multiplier: Real, base: float) -> Real:
+        """The value where the schedule has the value `multiplier`."""
 
 
 @registered("relative")
@@ -35,8 +40,8 @@ class Relative(Course):
     0.1
     """
 
-    def value(self, progress: Real, base: float) -> Real:
-        return base * self.schedule(progress)
+    def at(self, multiplier: Real, base: float) -> Real:
+        return base * multiplier
 
 
 @registered("absolute")
@@ -57,9 +62,8 @@ class Absolute(Course):
     low: float
     high: float
 
-    def value(self, progress: Real, base: float) -> Real:
-        share = self.schedule(progress)
-        return self.low * (1 - share) + self.high * share
+    def at(self, multiplier: Real, base: float) -> Real:
+        return self.low * (1 - multiplier) + self.high * multiplier
 
 
 @registered("preamble")

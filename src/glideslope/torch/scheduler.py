@@ -1,26 +1,37 @@
-"""BudgetScheduler: a plan on a PyTorch optimizer, over a budget, steered by a controller if there is one."""
+"""BudgetScheduler: plans on a PyTorch optimizer, over a budget, steered by a controller if there is one."""
 
 from __future__ import annotations
 
+import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from glideslope.core.budget import Budget, parse_budget
 from glideslope.core.control import Controller, Decision, Observation
-from glideslope.core.meter import Meter
-from glideslope.core.plan import Plan, for_budget
+from glideslope.core.meter import Clock, Meter, RebudgetPolicy
+from glideslope.core.plan import Plan, Relative, for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Multiplier
 from glideslope.core.spec import canonical, parse_policy, to_json, to_text
-from glideslope.core.value import require, unknown
+from glideslope.core.value import require
+from glideslope.torch.distributed import agree_on, is_distributed
+from glideslope.torch.groups import read, read_base_rate, write
+from glideslope.torch.updates import UpdateCount
 
 STATE_VERSION = 1
+BLOCK = 1024
+"""Multipliers are computed this many at a time, as one array: 20 ns each instead of a walk through the schedule."""
+
+_log = logging.getLogger(__name__)
+
+AnySchedule = str | Multiplier | Plan | Policy
 
 
 class BudgetMismatch(ValueError):  # noqa: N818 - it names the fact, as the message does
@@ -34,13 +45,18 @@ class BudgetScheduler(LRScheduler):
     in force during update k of N is base × gain × multiplier(k/N), from the closed form alone: nothing accumulates.
     After the budget the last value is held. `optimizer.step` is not wrapped.
 
+    What counts as an update is what the optimizer did: `step()` advances by the updates that really happened since the
+    call before (a hook counts them), so accumulation, skipped AMP steps and repeated calls need no care. If the
+    optimizer has never reported an update (a wrapper that hides it, or a loop that only plots), calls count.
+
     Args:
         optimizer: its groups' present learning rates (or their "initial_lr") are the base rates, each its own.
-        schedule: a schedule, plan or policy, or the text of one: `Rex()`, `one_cycle()`, "rex + warmup(5%)".
-            "momentum" in a plan means `momentum` for SGD and β1 for Adam-like optimizers.
-        budget: a budget or its text: `Steps(10_000)`, "10000ba". `Epochs` need their `updates_per_epoch`.
+        schedule: a schedule, plan or policy, or the text of one: `Rex()`, `one_cycle()`, "rex + warmup(5%)"; or a list
+            of them, one per parameter group. "momentum" in a plan means `momentum` for SGD and β1 for Adam-like
+            optimizers. A group added later follows the last of them from its own learning rate.
+        budget: a budget or its text: `Steps(10_000)`, "10000ba", "45min", "until 18:00".
         controller: closes the loop through `observe`; a policy may bring its own.
-        clock: monotonic seconds, for wall-clock budgets.
+        clock: where time comes from.
 
     >>> weight = torch.nn.Parameter(torch.zeros(1))
     >>> optimizer = torch.optim.SGD([weight], lr=0.1)
@@ -57,41 +73,72 @@ class BudgetScheduler(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        schedule: str | Multiplier | Plan | Policy,
+        schedule: AnySchedule | Sequence[AnySchedule],
         budget: str | Budget,
         controller: Controller | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = Clock(),  # noqa: B008 - a frozen value
     ) -> None:
         # LRScheduler.__init__ is left out on purpose: it wraps optimizer.step and takes a step of its own.
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"`optimizer` is a {type(optimizer).__name__}, but must be a torch.optim.Optimizer.")
-        policy = parse_policy(schedule)
-        if policy.controller is not None and controller is not None:
-            raise ValueError(f"{policy} brings its own controller; leave `controller` out or pass the plan alone.")
+        entries = [schedule] if isinstance(schedule, (str, Multiplier, Plan, Policy)) else list(schedule)
+        policies = [parse_policy(entry) for entry in entries]
+        groups = len(optimizer.param_groups)
+        if len(policies) not in (1, groups):
+            raise ValueError(f"{len(policies)} schedules for {groups} parameter groups: give one, or one per group.")
+        brought = list(dict.fromkeys(policy.controller for policy in policies if policy.controller is not None))
+        if len(brought) + (controller is not None) > 1:
+            raise ValueError(
+                f"{policies[0]} brings its own controller; leave `controller` out or pass the plan alone. "
+                "There is one controller for all groups."
+            )
         self.optimizer = optimizer
-        self.budget = parse_budget(budget)
-        self.plan = for_budget(policy.plan, self.budget)
-        self.controller = controller or policy.controller
-        self._meter = Meter(self.budget, clock)
-        preamble = self.plan.preamble
+        self.controller = controller if controller is not None else next(iter(brought), None)
+        total = parse_budget(budget)
+        self._plans = [for_budget(policy.plan, total) for policy in policies]
+        if len({plan.preamble for plan in self._plans}) > 1:
+            raise ValueError("the schedules of the groups have different preambles; there can be only one.")
+        preamble = self._plans[0].preamble
+        self._meter = Meter(total, clock)
         self._preamble = Meter(preamble.length, clock) if preamble else None
-        self._bases = [_bases(group, self.plan) for group in optimizer.param_groups]
         self._gain = 1.0
         self._controller_state: Mapping[str, Any] = self.controller.start() if self.controller else {}
         self._unseen_losses: list[float | torch.Tensor] = []
         self.decisions: list[Decision] = []
-        self._apply()
+        self._bases: list[dict[str, float]] = []
+        self._in_preamble = preamble is not None
+        self._agreed: tuple[float, bool] | None = None
+        self._agree()
+        self._count = UpdateCount(optimizer)
+        optimizer.register_load_state_dict_post_hook(lambda _: self._settle())
+        self._settle()
+
+    # ------------------------------------------------------------ what is read
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent; `Epochs` know their updates once they were learned."""
+        return self._meter.budget
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first group."""
+        return self._plans[0]
 
     @property
     def progress(self) -> float:
         """Share of the budget spent, in [0, 1]."""
-        return 0.0 if self._in_preamble else self._meter.progress
+        if self._in_preamble:
+            return 0.0
+        return self._agreed[0] if self._agreed else self._meter.progress
 
     @property
     def exhausted(self) -> bool:
         """Whether the budget is spent: time to leave the loop."""
-        return self._meter.exhausted
+        if self._in_preamble:
+            return False
+        return self._agreed[1] if self._agreed else self._meter.exhausted
 
     @property
     def gain(self) -> float:
@@ -99,14 +146,39 @@ class BudgetScheduler(LRScheduler):
         return self._gain
 
     @property
-    def last_epoch(self) -> int:  # type: ignore[override]
+    def last_epoch(self) -> int:
         """Updates counted so far, under the name that `LRScheduler` gives them."""
         return self._meter.updates + (self._preamble.updates if self._preamble else 0)
+
+    @last_epoch.setter
+    def last_epoch(self, value: int) -> None:
+        raise TypeError(
+            "something (SequentialLR does) tries to set the position of a BudgetScheduler, which is counted. Put the "
+            'schedules together instead of the schedulers: BudgetScheduler(optimizer, "sequence((linear, cosine))", …), or '
+            "Schedule(…, warmup=0.05) for a warmup."
+        )
 
     @property
     def base_lrs(self) -> list[float | torch.Tensor]:  # type: ignore[override]
         """The base learning rate of each group."""
         return [bases["lr"] for bases in self._bases]
+
+    def get_last_lr(self) -> list[float | torch.Tensor]:
+        """The learning rates in force, one number per group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    get_lr = get_last_lr
+
+    @property
+    def _last_lr(self) -> list[float | torch.Tensor]:  # type: ignore[override]
+        return self.get_last_lr()
+
+    @property
+    def _current(self) -> Meter:
+        """The meter that counts: the preamble's for an update that began in it."""
+        return self._preamble if self._preamble is not None and self._in_preamble else self._meter
+
+    # ------------------------------------------------------------ what is done
 
     def step(  # type: ignore[override]
         self,
@@ -116,7 +188,7 @@ class BudgetScheduler(LRScheduler):
         samples: int | None = None,
         tokens: int | None = None,
     ) -> None:
-        """Count one update and set the values for the next.
+        """Count the updates since the last call and set the values for the next one.
 
         Args:
             epoch: must be left out; the position comes from counting.
@@ -129,23 +201,30 @@ class BudgetScheduler(LRScheduler):
             raise ValueError(
                 f"step(epoch={epoch!r}): the position in the budget is counted, not set. Call step() once per update."
             )
-        meters = [self._meter, *([self._preamble] if self._preamble else [])]
+        updates = self._count.new()
+        if len(self.optimizer.param_groups) != len(self._bases):
+            self._settle()
+        if self._short:
+            self._meter.count_updates(updates)
+            self._write()
+            return
         for name, given in (("samples", samples), ("tokens", tokens)):
-            for counted in (meter.budget for meter in meters):
-                if counted.unit == name and given is None:
-                    raise ValueError(f"the budget {counted} counts {name}: call step({name}=…) with this update's.")
-        amounts = (1, 0 if samples is None else samples, 0 if tokens is None else tokens)
-        if self._preamble and self._in_preamble:  # as it was when the update began, whatever the clock says by now
-            self._preamble.advance(*amounts)
+            if given is None and self._current.budget.unit == name:
+                raise ValueError(
+                    f"the budget {self._current.budget} counts {name}: call step({name}=…) with this update's."
+                )
+        self._current.advance(updates, samples or 0, tokens or 0)
+        if self._in_preamble:
             self._meter.start_clock()  # the preamble's time is not the budget's
-        else:
-            self._meter.advance(*amounts)
-        if self.controller is not None and loss is not None:
+        if self.controller is not None and loss is not None and updates:
             self._unseen_losses.append(loss.detach() if isinstance(loss, torch.Tensor) else float(loss))
-        self._apply()
+        self._agree()
+        self._write()
 
     def observe(self, val_loss: float | None = None) -> Decision | None:
         """Show the controller the losses since the observation before; its gain is in force from now on.
+
+        In a distributed run every rank calls this, rank 0's controller decides, and its gain is in force on all.
 
         Args:
             val_loss: validation loss, if there is one; NaN and inf are observations too.
@@ -158,45 +237,157 @@ class BudgetScheduler(LRScheduler):
         observation = Observation(
             update=self.last_epoch,
             progress=self.progress,
-            rate=float(self._last_lr[0]),
+            rate=float(self.get_last_lr()[0]),
             gain=self._gain,
             train_losses=tuple(float(loss) for loss in self._unseen_losses),
             val_loss=None if val_loss is None else float(val_loss),
         )
         decision, state = self.controller.decide(observation, self._controller_state)
-        require(0 < decision.gain < float("inf"), "gain", decision.gain, "0 < gain < inf")
-        self._controller_state, self._gain = state, float(decision.gain)
+        require(0 < decision.gain < math.inf, "gain", decision.gain, "0 < gain < inf")
+        (gain,) = agree_on([float(decision.gain)])
+        if gain != decision.gain:
+            decision = Decision(gain, "decided by rank 0")
+        self._controller_state, self._gain = state, gain
         self._unseen_losses = []
         self.decisions.append(decision)
-        self._apply()
+        self._settle()
         return decision
 
-    def get_lr(self) -> list[float | torch.Tensor]:
-        """The learning rates in force, one per group."""
-        return self.get_last_lr()
+    def end_epoch(self) -> None:
+        """Say that an epoch is over. The first one teaches a budget in epochs how many updates an epoch has."""
+        learned = self._meter.end_epoch()
+        if learned is not None:
+            _log.info("an epoch has %d updates: the budget is %s", learned, self.budget)
+            self._settle()
 
-    def _apply(self) -> None:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside (evaluation, checkpointing) does not count for `WallClock`; a `Deadline` does not wait.
+
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> scheduler = BudgetScheduler(torch.optim.SGD([weight], lr=0.1), "rex", budget="45min")
+        >>> with scheduler.paused():
+        ...     pass  # evaluate(model)
+        """
+        with self._meter.paused():
+            yield
+
+    def rebudget(self, budget: str | Budget, policy: RebudgetPolicy = "continuous") -> None:
+        """Exchange the budget in mid-run, into another unit if you like.
+
+        Args:
+            budget: the new total, counted from the beginning of the run.
+            policy: "continuous": progress goes on from where it is and runs on to the new end, so nothing jumps, cycles
+                and momentum included; a limit already passed exhausts at once. "rescale": as if the new budget had
+                always been; may jump. "keep": the old curve to its end, then hold.
+
+        Raises:
+            BudgetExhausted: there is no progress left to continue from; see `rewarm`.
+        """
+        self._meter.rebudget(parse_budget(budget), policy)
+        self._agreed = None
+        self._agree()
+        self._settle()
+
+    def rewarm(self, budget: str | Budget, from_progress: float) -> None:
+        """Train on after the budget is spent: go on at a chosen progress, which then runs on to the new end.
+
+        Args:
+            budget: the new total, counted from the beginning of the run.
+            from_progress: where on the schedule to go on, 0 <= from_progress < 1.
+        """
+        self._meter.rewarm(parse_budget(budget), from_progress)
+        self._agreed = None
+        self._agree()
+        self._settle()
+
+    # ------------------------------------------------------------ how values get into the groups
+
+    def _settle(self) -> None:
+        """Take up new groups and write the values in force: after construction, loading, and every change of the budget."""
+        groups = self.optimizer.param_groups
+        for group in groups[len(self._bases) :]:
+            plan = self._plan_of(len(self._bases))
+            others = {name: read(group, name) for name, _ in plan.courses if name != "lr"}
+            self._bases.append({**others, "lr": read_base_rate(group)})
+        plans = [self._plan_of(index) for index in range(len(groups))]
+        self._schedules = list(dict.fromkeys(course.schedule for plan in plans for _, course in plan.courses))
+        self._courses = [
+            [(name, course, self._schedules.index(course.schedule), bases[name]) for name, course in plan.courses]
+            for plan, bases in zip(plans, self._bases, strict=True)
+        ]
+        self._block: list[list[float]] = []
+        self._block_start = 0
+        rates_alone = len(self._schedules) == 1 and all(
+            name == "lr" and isinstance(course, Relative) for plan in plans for name, course in plan.courses
+        )
+        plain = rates_alone and self.controller is None and self._preamble is None and self._meter.counts_updates
+        # One schedule scaling float rates, counted in updates, is what nearly every run is: it gets the short path.
+        self._short = plain and not any(isinstance(group["lr"], torch.Tensor) for group in groups)
+        self._rates = [bases["lr"] for bases in self._bases]
+        self._write()
+
+    def _plan_of(self, index: int) -> Plan:
+        return self._plans[min(index, len(self._plans) - 1)]
+
+    def _multipliers(self) -> list[float]:
+        """The multiplier of each distinct schedule, now."""
+        if not self._meter.counts_updates or self._in_preamble:
+            progress = self.progress
+            return [float(schedule(progress)) for schedule in self._schedules]
+        index = self._meter.updates - self._block_start
+        if not 0 <= index < len(self._block):
+            self._block_start = self._meter.updates
+            progress = self._meter.progress_at(
+                np.arange(self._block_start, self._block_start + BLOCK, dtype=np.float64)
+            )
+            self._block = np.stack([schedule(progress) for schedule in self._schedules], axis=1).tolist()
+            index = 0
+        return self._block[index]
+
+    def _write(self) -> None:
         """Write the values in force into the optimizer's groups."""
         self._in_preamble = self._preamble is not None and not self._preamble.exhausted
-        progress = self.progress
-        for group, bases in zip(self.optimizer.param_groups, self._bases, strict=True):
-            for name, course in self.plan.courses:
-                value = course.value(progress, bases[name])
+        multipliers = self._multipliers()
+        gain = self._gain
+        groups = self.optimizer.param_groups
+        if self._short:
+            factor = multipliers[0] * gain
+            for group, rate in zip(groups, self._rates):  # noqa: B905 - `step` has compared the lengths
+                group["lr"] = rate * factor
+            return
+        preamble_rate = self._preamble_rate()
+        for group, courses in zip(groups, self._courses, strict=True):
+            for name, course, index, base in courses:
+                value = course.at(multipliers[index], base)
                 if name == "lr":
-                    value *= self._gain
-                    if self._in_preamble:
-                        value = self.plan.preamble.rate(self._preamble.progress)  # type: ignore[union-attr]
-                _write(group, name, value)
-        self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
+                    value = value * gain if preamble_rate is None else preamble_rate
+                write(group, name, value)
+
+    def _preamble_rate(self) -> float | None:
+        """The learning rate of the preamble, while it lasts."""
+        if self._preamble is None or self.plan.preamble is None or not self._in_preamble:
+            return None
+        return self.plan.preamble.rate(self._preamble.progress)
+
+    def _agree(self) -> None:
+        """Rank 0's clock, samples and tokens hold on all ranks: else they would leave the loop at different steps."""
+        if not is_distributed() or self._meter.counts_updates:
+            return
+        meter = self._meter
+        progress, exhausted, *spending = agree_on([meter.progress, meter.exhausted, *meter.spending()])
+        meter.load_spending(spending)
+        self._agreed = progress, bool(exhausted)
+
+    # ------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as JSON types. Position and budget are separate entries."""
         return {
             "version": STATE_VERSION,
-            "budget": str(self.budget),
-            "plan": to_json(self.plan),
-            "position": self._meter.state_dict(),
-            "preamble_position": self._preamble.state_dict() if self._preamble else None,
+            **self._meter.state_dict(),
+            "preamble": self._preamble.state_dict() if self._preamble else None,
+            "plans": [to_json(plan) for plan in self._plans],
             "bases": [dict(bases) for bases in self._bases],
             "gain": self._gain,
             "controller": to_json(self.controller),
@@ -218,26 +409,30 @@ class BudgetScheduler(LRScheduler):
             raise ValueError(
                 f"this state has version {state_dict.get('version')!r}; this glideslope reads version {STATE_VERSION}."
             )
-        if state_dict["budget"] != str(self.budget):
+        mine = self._meter.state_dict()["budget"]
+        if state_dict["budget"] != mine:
+            theirs = state_dict["budget"]
             raise BudgetMismatch(
-                f"this checkpoint was made for {parse_budget(state_dict['budget'])!r} and is being loaded into "
-                f"{self.budget!r}.\n    To go on with the old budget, build the scheduler with "
-                f"budget={state_dict['budget']!r}."
+                f"this checkpoint was made for {parse_budget(theirs)!r} and is being loaded into {parse_budget(mine)!r}.\n"
+                f"    To go on with the new budget on purpose, build the scheduler with budget={theirs!r}, load, and call "
+                f'`scheduler.rebudget({mine!r}, policy="continuous")`.'
             )
-        for name, mine in (("plan", self.plan), ("controller", self.controller)):
-            if canonical(state_dict[name]) != canonical(to_json(mine)):
+        for name, saved, present in (
+            ("plan", state_dict["plans"], [to_json(plan) for plan in self._plans]),
+            ("controller", state_dict["controller"], to_json(self.controller)),
+        ):
+            if canonical(saved) != canonical(present):
                 raise ValueError(
-                    f"this checkpoint was made with another {name} than {to_text(mine) if mine else 'none'}: "
-                    f"{canonical(state_dict[name])}."
+                    f"this checkpoint was made with another {name}: {canonical(saved)} there, {canonical(present)} here."
                 )
         if len(state_dict["bases"]) != len(self.optimizer.param_groups):
             raise ValueError(
                 f"this checkpoint has {len(state_dict['bases'])} parameter groups, "
-                f"the optimizer {len(self.optimizer.param_groups)}."
+                f"the optimizer {len(self.optimizer.param_groups)}. Add the groups before loading."
             )
-        self._meter.load_state_dict(state_dict["position"])
+        self._meter.load_state_dict(state_dict)
         if self._preamble:
-            self._preamble.load_state_dict(state_dict["preamble_position"])
+            self._preamble.load_state_dict(state_dict["preamble"])
         self._bases = [{name: float(value) for name, value in bases.items()} for bases in state_dict["bases"]]
         self._gain = float(state_dict["gain"])
         self._controller_state = dict(state_dict["controller_state"])
@@ -246,43 +441,10 @@ class BudgetScheduler(LRScheduler):
             Decision(gain, reason, tuple(probabilities) if probabilities else None)
             for gain, reason, probabilities in state_dict["decisions"]
         ]
-        self._apply()
-
-
-def _bases(group: dict[str, Any], plan: Plan) -> dict[str, float]:
-    """The base value of everything the plan schedules in a group, and of the learning rate."""
-    # "initial_lr" is what PyTorch's schedulers, Lightning and the Trainer read and write for the same purpose.
-    rate = group["lr"]
-    initial = group.setdefault("initial_lr", rate.clone() if isinstance(rate, torch.Tensor) else rate)
-    bases = {"lr": float(initial)}
-    for name, _ in plan.courses:
-        if name != "lr":
-            bases[name] = float(_read(group, name))
-    return bases
-
-
-def _read(group: dict[str, Any], name: str) -> Any:
-    numbers = {
-        key: value
-        for key, value in group.items()
-        if isinstance(value, (int, float, torch.Tensor)) and not isinstance(value, bool) and key != "initial_lr"
-    }
-    if "betas" in group:
-        numbers.setdefault("momentum", group["betas"][0])
-    if name not in numbers:
-        raise unknown("hyperparameter of this optimizer", name, numbers)
-    return numbers[name]
+        self._agree()
+        self._settle()
 
 
 def _plain(loss: float) -> float | str:
     """A loss as JSON has it: there NaN and infinity are words, which `float` reads back."""
     return loss if math.isfinite(loss) else str(loss)
-
-
-def _write(group: dict[str, Any], name: str, value: float) -> None:
-    if name == "momentum" and "betas" in group and "momentum" not in group:
-        group["betas"] = (value, *group["betas"][1:])
-    elif isinstance(group[name], torch.Tensor):
-        group[name].fill_(value)  # in place, for capturable and compiled optimizers
-    else:
-        group[name] = value
