@@ -65,6 +65,9 @@ class Meter:
             progress stays 0.
         clock: where time comes from.
 
+    Attributes:
+        amounts: "updates", "samples", "tokens", "epochs" → how many were counted; `advance` counts with checks.
+
     >>> from glideslope.core.budget import Steps
     >>> meter = Meter(Steps(4))
     >>> meter.advance(); meter.progress
@@ -77,7 +80,7 @@ class Meter:
         self._clock = clock
         self._budget = budget
         self._segment = Segment(budget)
-        self._amounts = {"updates": 0, "samples": 0, "tokens": 0, "epochs": 0}
+        self.amounts = {"updates": 0, "samples": 0, "tokens": 0, "epochs": 0}
         self._learned: int | None = None
         self._pauses = 0
         self._began = clock.wall()
@@ -97,17 +100,13 @@ class Meter:
     @property
     def updates(self) -> int:
         """Updates counted so far."""
-        return self._amounts["updates"]
+        return self.amounts["updates"]
 
     def advance(self, updates: int = 1, samples: int = 0, tokens: int = 0) -> None:
         """Count what was just spent; all amounts >= 0."""
         for name, amount in (("updates", updates), ("samples", samples), ("tokens", tokens)):
             require(amount >= 0, name, amount, f"{name} >= 0")
-            self._amounts[name] += operator.index(amount)  # a plain int, whatever counted it: the state is JSON
-
-    def count_updates(self, updates: int) -> None:
-        """`advance` for updates alone, without checks."""
-        self._amounts["updates"] += updates
+            self.amounts[name] += operator.index(amount)  # a plain int, whatever counted it: the state is JSON
 
     def start_clock(self) -> None:
         """Count time from now on; what ran before is forgotten."""
@@ -116,17 +115,17 @@ class Meter:
 
     def spending(self) -> list[float]:
         """All that is counted, as numbers: what ranks of a distributed run exchange."""
-        return [*map(float, self._amounts.values()), self.running_seconds, self.elapsed_seconds, self._began]
+        return [*map(float, self.amounts.values()), self.running_seconds, self.elapsed_seconds, self._began]
 
     def load_spending(self, numbers: list[float]) -> None:
         """Take over another meter's `spending`."""
         *amounts, running, elapsed, self._began = numbers
-        self._amounts = {name: int(amount) for name, amount in zip(self._amounts, amounts, strict=True)}
+        self.amounts = {name: int(amount) for name, amount in zip(self.amounts, amounts, strict=True)}
         self._start(running, elapsed)
 
     def end_epoch(self) -> int | None:
         """Count an epoch. The first one teaches a budget in epochs how many updates an epoch has: that number, else None."""
-        self._amounts["epochs"] += 1
+        self.amounts["epochs"] += 1
         unknown_length = isinstance(self._budget, Epochs) and self._budget.updates_per_epoch is None
         if unknown_length and self._learned is None:
             require(self.updates >= 1, "updates", self.updates, "at least one update before the first epoch ends")
@@ -147,7 +146,7 @@ class Meter:
             return self.running_seconds
         if budget.unit == "moment":
             return self.elapsed_seconds
-        return self._amounts[budget.unit] if budget.unit != "epochs" else 0
+        return self.amounts[budget.unit] if budget.unit != "epochs" else 0
 
     @property
     def running_seconds(self) -> float:
@@ -244,7 +243,7 @@ class Meter:
             "budget": str(self._budget),
             "segment": [str(self._segment.budget), self._segment.spent, self._segment.progress],
             "position": {
-                **self._amounts,
+                **self.amounts,
                 "running_seconds": self.running_seconds,
                 "elapsed_seconds": self.elapsed_seconds,
                 "began": self._began,
@@ -255,7 +254,7 @@ class Meter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved position. The budget must be that of the state: whoever loads checks it."""
         position = state["position"]
-        self._amounts = {name: int(position[name]) for name in self._amounts}
+        self.amounts = {name: int(position[name]) for name in self.amounts}
         self._learned = position["updates_per_epoch"]
         budget, spent, progress = state["segment"]
         self._segment = Segment(parse_budget(budget), float(spent), float(progress))

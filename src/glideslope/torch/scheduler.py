@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,7 +20,7 @@ from glideslope.core.meter import Clock, Meter, RebudgetPolicy
 from glideslope.core.plan import Plan, Relative, for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Multiplier
-from glideslope.core.spec import canonical, parse_policy, to_json, to_text
+from glideslope.core.spec import canonical, parse_policy, to_json
 from glideslope.core.value import require
 from glideslope.torch.distributed import agree_on, is_distributed
 from glideslope.torch.groups import read, read_base_rate, write
@@ -110,7 +111,7 @@ class BudgetScheduler(LRScheduler):
         self._in_preamble = preamble is not None
         self._agreed: tuple[float, bool] | None = None
         self._agree()
-        self._count = UpdateCount(optimizer)
+        self._count = UpdateCount(optimizer, self._settle)
         optimizer.register_load_state_dict_post_hook(lambda _: self._settle())
         self._settle()
 
@@ -154,8 +155,8 @@ class BudgetScheduler(LRScheduler):
     def last_epoch(self, value: int) -> None:
         raise TypeError(
             "something (SequentialLR does) tries to set the position of a BudgetScheduler, which is counted. Put the "
-            'schedules together instead of the schedulers: BudgetScheduler(optimizer, "sequence((linear, cosine))", …), or '
-            "Schedule(…, warmup=0.05) for a warmup."
+            "schedules together instead of the schedulers: "
+            'BudgetScheduler(optimizer, "sequence((linear, cosine))", …), or "rex + warmup(5%)" for a warmup.'
         )
 
     @property
@@ -201,13 +202,12 @@ class BudgetScheduler(LRScheduler):
             raise ValueError(
                 f"step(epoch={epoch!r}): the position in the budget is counted, not set. Call step() once per update."
             )
-        updates = self._count.new()
-        if len(self.optimizer.param_groups) != len(self._bases):
-            self._settle()
-        if self._short:
-            self._meter.count_updates(updates)
-            self._write()
+        if self._advance is not None:
+            self._advance()
             return
+        updates = self._count.new()
+        if len(self.optimizer.param_groups) != len(self._bases):  # no hook has told of them
+            self._settle()
         for name, given in (("samples", samples), ("tokens", tokens)):
             if given is None and self._current.budget.unit == name:
                 raise ValueError(
@@ -304,12 +304,13 @@ class BudgetScheduler(LRScheduler):
     # ------------------------------------------------------------ how values get into the groups
 
     def _settle(self) -> None:
-        """Take up new groups and write the values in force: after construction, loading, and every change of the budget."""
+        """Take up new groups and write the values in force: after whatever may have changed the set-up."""
         groups = self.optimizer.param_groups
         for group in groups[len(self._bases) :]:
             plan = self._plan_of(len(self._bases))
             others = {name: read(group, name) for name, _ in plan.courses if name != "lr"}
             self._bases.append({**others, "lr": read_base_rate(group)})
+        self._count.known_groups[0] = len(groups)
         plans = [self._plan_of(index) for index in range(len(groups))]
         self._schedules = list(dict.fromkeys(course.schedule for plan in plans for _, course in plan.courses))
         self._courses = [
@@ -322,10 +323,49 @@ class BudgetScheduler(LRScheduler):
             name == "lr" and isinstance(course, Relative) for plan in plans for name, course in plan.courses
         )
         plain = rates_alone and self.controller is None and self._preamble is None and self._meter.counts_updates
-        # One schedule scaling float rates, counted in updates, is what nearly every run is: it gets the short path.
-        self._short = plain and not any(isinstance(group["lr"], torch.Tensor) for group in groups)
-        self._rates = [bases["lr"] for bases in self._bases]
+        in_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
+        self._advance = self._short_path() if plain and not in_tensors else None
         self._write()
+
+    def _short_path(self) -> Callable[[], None]:
+        """All of `step` for what nearly every run is: one schedule scaling float rates, counted in updates.
+
+        One function over local names takes 1 µs where methods and attributes take 4.
+        """
+        groups, rates, amounts = (
+            self.optimizer.param_groups,
+            [bases["lr"] for bases in self._bases],
+            self._meter.amounts,
+        )
+        reported, seen = self._count.reported, self._count.seen
+        (schedule,) = self._schedules
+        block: list[float] = []
+        start = 0
+
+        def advance() -> None:
+            nonlocal block, start
+            total = reported[0]
+            if total:
+                position = amounts["updates"] = amounts["updates"] + total - seen[0]
+                seen[0] = total
+            else:
+                position = amounts["updates"] = amounts["updates"] + 1
+                if len(groups) != len(rates):  # no hook has told of them
+                    self._settle()
+                    return
+            if not start <= position < start + len(block):
+                start = position
+                block = self._table(position, [schedule])[:, 0].tolist()
+            multiplier = block[position - start]
+            for group, rate in zip(groups, rates):  # noqa: B905 - new groups come in through _settle
+                group["lr"] = rate * multiplier
+
+        return advance
+
+    def _table(self, position: int, schedules: Sequence[Multiplier]) -> NDArray[np.float64]:
+        """Multipliers of the next `BLOCK` positions in updates. Returns: (BLOCK, num_schedules)."""
+        progress = self._meter.progress_at(np.arange(position, position + BLOCK, dtype=np.float64))
+        return np.stack([schedule(progress) for schedule in schedules], axis=1)
 
     def _plan_of(self, index: int) -> Plan:
         return self._plans[min(index, len(self._plans) - 1)]
@@ -337,31 +377,20 @@ class BudgetScheduler(LRScheduler):
             return [float(schedule(progress)) for schedule in self._schedules]
         index = self._meter.updates - self._block_start
         if not 0 <= index < len(self._block):
-            self._block_start = self._meter.updates
-            progress = self._meter.progress_at(
-                np.arange(self._block_start, self._block_start + BLOCK, dtype=np.float64)
-            )
-            self._block = np.stack([schedule(progress) for schedule in self._schedules], axis=1).tolist()
-            index = 0
+            index, self._block_start = 0, self._meter.updates
+            self._block = self._table(self._block_start, self._schedules).tolist()
         return self._block[index]
 
     def _write(self) -> None:
         """Write the values in force into the optimizer's groups."""
         self._in_preamble = self._preamble is not None and not self._preamble.exhausted
         multipliers = self._multipliers()
-        gain = self._gain
-        groups = self.optimizer.param_groups
-        if self._short:
-            factor = multipliers[0] * gain
-            for group, rate in zip(groups, self._rates):  # noqa: B905 - `step` has compared the lengths
-                group["lr"] = rate * factor
-            return
         preamble_rate = self._preamble_rate()
-        for group, courses in zip(groups, self._courses, strict=True):
+        for group, courses in zip(self.optimizer.param_groups, self._courses, strict=True):
             for name, course, index, base in courses:
                 value = course.at(multipliers[index], base)
                 if name == "lr":
-                    value = value * gain if preamble_rate is None else preamble_rate
+                    value = value * self._gain if preamble_rate is None else preamble_rate
                 write(group, name, value)
 
     def _preamble_rate(self) -> float | None:
@@ -413,9 +442,9 @@ class BudgetScheduler(LRScheduler):
         if state_dict["budget"] != mine:
             theirs = state_dict["budget"]
             raise BudgetMismatch(
-                f"this checkpoint was made for {parse_budget(theirs)!r} and is being loaded into {parse_budget(mine)!r}.\n"
-                f"    To go on with the new budget on purpose, build the scheduler with budget={theirs!r}, load, and call "
-                f'`scheduler.rebudget({mine!r}, policy="continuous")`.'
+                f"this checkpoint was made for {parse_budget(theirs)!r} and is being loaded into "
+                f"{parse_budget(mine)!r}.\n    To go on with the new budget on purpose, build the scheduler with "
+                f'budget={theirs!r}, load, and call `scheduler.rebudget({mine!r}, policy="continuous")`.'
             )
         for name, saved, present in (
             ("plan", state_dict["plans"], [to_json(plan) for plan in self._plans]),
@@ -423,7 +452,8 @@ class BudgetScheduler(LRScheduler):
         ):
             if canonical(saved) != canonical(present):
                 raise ValueError(
-                    f"this checkpoint was made with another {name}: {canonical(saved)} there, {canonical(present)} here."
+                    f"this checkpoint was made with another {name}: "
+                    f"{canonical(saved)} there, {canonical(present)} here."
                 )
         if len(state_dict["bases"]) != len(self.optimizer.param_groups):
             raise ValueError(

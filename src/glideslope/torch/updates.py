@@ -3,41 +3,60 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
 
 
 class UpdateCount:
-    """Counts the updates of an optimizer through a post-step hook; falls back to counting calls if it never reports.
+    """Counts the updates of an optimizer through its step hooks; falls back to counting calls if it never reports.
 
     A step that AMP skips is no update: an ordinary optimizer is not stepped then, and a fused one, whose hooks fire all
     the same, carries `found_inf`, which is read inside the hook.
 
     Args:
         optimizer: the optimizer itself, or a wrapper that keeps it in `.optimizer` (Accelerate's).
+        take_up_groups: a method to call before an update that finds more groups than `known_groups`.
+
+    Attributes:
+        reported: one number, the updates reported so far; 0 if the optimizer never did.
+        seen: one number, how many of them `new` has handed out.
+        known_groups: one number, the groups that were taken up.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, take_up_groups: Callable[[], None]) -> None:
         inner, wrapped = optimizer, getattr(optimizer, "optimizer", None)
         while isinstance(wrapped, Optimizer):
             inner, wrapped = wrapped, getattr(wrapped, "optimizer", None)
-        # A list, because the hook must not keep the scheduler alive, nor be copied with it.
-        self._reported = reported = [0]
-        self._seen = 0
+        # Lists, because the hooks must not keep the scheduler alive, nor be copied with it.
+        self.reported = reported = [0]
+        self.seen = [0]
+        begun = [False]
 
-        def count(stepped: Optimizer, args: Any, kwargs: Any) -> None:
-            found_inf = getattr(stepped, "found_inf", None)
-            if found_inf is None or not float(found_inf):
-                reported[0] += 1
+        self.known_groups = known = [len(inner.param_groups)]
+        take_up = weakref.WeakMethod(take_up_groups)
 
-        handle = inner.register_step_post_hook(count)
-        weakref.finalize(self, handle.remove)
+        def begin(stepped: Optimizer, args: Any, kwargs: Any) -> None:
+            begun[0] = True
+            if len(stepped.param_groups) != known[0] and (take_up_now := take_up()) is not None:
+                take_up_now()
+
+        def end(stepped: Optimizer, args: Any, kwargs: Any) -> None:
+            # A class that calls super().step() fires its hooks twice: what begins once or more and ends is one update.
+            if begun[0]:
+                begun[0] = False
+                found_inf = stepped.__dict__.get("found_inf")  # a third of the time of getattr with a default
+                if found_inf is None or not float(found_inf):
+                    reported[0] += 1
+
+        for handle in (inner.register_step_pre_hook(begin), inner.register_step_post_hook(end)):
+            weakref.finalize(self, handle.remove)
 
     def new(self) -> int:
         """Updates since the last call; 1 if the optimizer has never reported any."""
-        total = self._reported[0]
+        total = self.reported[0]
         if not total:
             return 1
-        new, self._seen = total - self._seen, total
+        new, self.seen[0] = total - self.seen[0], total
         return new
