@@ -323,12 +323,12 @@ class BudgetScheduler(LRScheduler):
             name == "lr" and isinstance(course, Relative) for plan in plans for name, course in plan.courses
         )
         plain = rates_alone and self.controller is None and self._preamble is None and self._meter.counts_updates
-        in_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
-        self._advance = self._short_path() if plain and not in_tensors else None
+        in_tensors = {isinstance(group["lr"], torch.Tensor) for group in groups}
+        self._advance = self._short_path(in_tensors.pop()) if plain and len(in_tensors) == 1 else None
         self._write()
 
-    def _short_path(self) -> Callable[[], None]:
-        """All of `step` for what nearly every run is: one schedule scaling float rates, counted in updates.
+    def _short_path(self, in_tensors: bool) -> Callable[[], None]:
+        """All of `step` for what nearly every run is: one schedule scaling the rates, counted in updates.
 
         One function over local names takes 1 µs where methods and attributes take 4.
         """
@@ -357,6 +357,10 @@ class BudgetScheduler(LRScheduler):
                 start = position
                 block = self._table(position, [schedule])[:, 0].tolist()
             multiplier = block[position - start]
+            if in_tensors:
+                for group, rate in zip(groups, rates):  # noqa: B905 - as below
+                    group["lr"].fill_(rate * multiplier)
+                return
             for group, rate in zip(groups, rates):  # noqa: B905 - new groups come in through _settle
                 group["lr"] = rate * multiplier
 
