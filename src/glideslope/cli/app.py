@@ -31,13 +31,6 @@ def main() -> None:
     sys.path.insert(0, "")  # a task may come from the user's own module, beside them
     try:
         app()
-    except KeyboardInterrupt:
-        _say("stopped. What is finished is kept: run the same command again to go on.")
-        sys.exit(130)
     except (ValueError, OSError, StoreError, sqlite3.Error) as error:
-        _say(f"[red]error:[/red] {escape(str(error))}")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(2)
-
-
-def _say(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(text)

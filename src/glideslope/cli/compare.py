@@ -10,6 +10,7 @@ import typer
 
 from glideslope.cli.execution import make_executor, run
 from glideslope.core.spec import split_texts
+from glideslope.core.value import unknown
 from glideslope.report.document import Document
 from glideslope.studies import compare as study
 from glideslope.studies import compare_report, sampling, sampling_report
@@ -18,6 +19,7 @@ from glideslope.studies.setting import Setting
 from glideslope.trials.store import Store
 
 DEFAULT_TASKS = ("mnist1d-mlp", "digits-autoencoder")
+DEFAULT_BASELINE = "linear"
 
 
 def compare(
@@ -37,11 +39,13 @@ def compare(
         bool, typer.Option("--sampling", help="The paper's Table 2 instead: profile × sampling rate.")
     ] = False,
     delays: Annotated[
-        str | None, typer.Option(help="The paper's Figure 2 instead: linear delayed by these shares, e.g. 0.25,0.5,0.75.")
+        str | None, typer.Option(help="The paper's Figure 2 instead: linear delayed by shares, e.g. 0.25,0.5,0.75.")
     ] = None,
-    baseline: Annotated[str, typer.Option(help="Schedule the others are compared with.")] = "linear",
+    baseline: Annotated[
+        str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
-    executor: Annotated[str, typer.Option(help="processes or in-process.")] = "processes",
+    executor: Annotated[str, typer.Option(help="population, processes or in-process.")] = "population",
     workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
@@ -54,15 +58,19 @@ def compare(
     if delays is not None and schedules is not None:
         raise ValueError("--delays names its own schedules; leave --schedules out.")
     names = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
-    shares = tuple(sorted(_share(text) for text in split_texts(budgets))) if budgets else None
+    shares = tuple(sorted(_share(text) for text in split_texts(budgets))) if budgets is not None else None
     question: study.Question | sampling.Question
     if sampling_rates:
-        chosen = split_texts(optimizers or "sgdm")
+        chosen = split_texts("sgdm" if optimizers is None else optimizers)
         question = sampling.Question(
-            _settings(names, chosen), chosen, shares or sampling.BUDGETS, num_seeds=seeds, num_tuning_seeds=tuning_seeds
+            _settings(names, chosen),
+            chosen,
+            sampling.BUDGETS if shares is None else shares,
+            num_seeds=seeds,
+            num_tuning_seeds=tuning_seeds,
         )
     else:
-        chosen = split_texts(optimizers or "sgdm,adam")
+        chosen = split_texts("sgdm,adam" if optimizers is None else optimizers)
         if delays is not None:
             shares_of_delay = [_share(text) for text in split_texts(delays)]
             rows = ("linear", *(f"delayed_linear({share:g})" for share in shares_of_delay), "rex")
@@ -73,11 +81,18 @@ def compare(
             rows, uncounted = (*study.PAPER_SCHEDULES, study.WARMED_REX), (study.WARMED_REX,)
         for text in rows:
             study.Row.parse(text)  # a misspelt schedule is told before any data is loaded
+        check_baseline(baseline, rows)
         question = study.Question(
-            _settings(names, chosen), rows, chosen, shares or study.PAPER_BUDGETS, seeds, tuning_seeds, uncounted
+            _settings(names, chosen),
+            rows,
+            chosen,
+            study.PAPER_BUDGETS if shares is None else shares,
+            seeds,
+            tuning_seeds,
+            uncounted,
         )
     facts = provenance()
-    with Store(out) as store, make_executor(executor, workers) as engine:
+    with make_executor(executor, workers) as engine, Store(out) as store:
         store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
         if isinstance(question, sampling.Question):
             document = sampling_report.document(
@@ -85,7 +100,7 @@ def compare(
             )
         else:
             records = run(study.cells(question).values(), store, engine)
-            document = compare_report.document(study.answer(question, records), facts, baseline)
+            document = compare_report.document(study.answer(question, records), facts, baseline or DEFAULT_BASELINE)
     show_document(document, as_json, html)
 
 
@@ -95,6 +110,12 @@ def show_document(document: Document, as_json: bool, html: Path | None) -> None:
     if html is not None:
         document.write_html(html)
         typer.echo(f"wrote {html}", err=True)
+
+
+def check_baseline(baseline: str | None, rows: tuple[str, ...]) -> None:
+    """A baseline that is named must be a row; the default steps aside for the first row."""
+    if baseline is not None and baseline not in rows:
+        raise unknown("baseline", baseline, rows)
 
 
 def _settings(names: tuple[str, ...], optimizers: tuple[str, ...]) -> tuple[Setting, ...]:

@@ -6,23 +6,24 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from glideslope.core.value import unknown
 from glideslope.trials import planner
-from glideslope.trials.executors import Executor, InProcess, Processes
+from glideslope.trials.executors import Executor, InProcess, Populations, Processes
 from glideslope.trials.record import Record
 from glideslope.trials.store import Store
 
-EXECUTORS = ("processes", "in-process")
+EXECUTORS = ("population", "processes", "in-process")
 SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_executor(name: str, workers: int | None) -> Executor:
     """The executor of a name."""
+    if name == "population":
+        return Populations(workers)
     if name == "processes":
         return Processes(workers)
     if name == "in-process":
@@ -32,8 +33,13 @@ def make_executor(name: str, workers: int | None) -> Executor:
 
 def run(cells: Iterable[planner.Cell], store: Store, executor: Executor) -> dict[str, Record]:
     """Call the study to its fixed point, showing how far it is."""
-    with _shown() as report:
-        return planner.run_study(cells, store, executor, report)
+    try:
+        with _shown() as report:
+            return planner.run_study(cells, store, executor, report)
+    except KeyboardInterrupt:
+        # Here and not in `main`: typer ends the process on Ctrl-C without a word.
+        Console(stderr=True).print("stopped. What is finished is kept: run the same command again to go on.")
+        sys.exit(130)
 
 
 @contextmanager
@@ -87,5 +93,3 @@ def _duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from glideslope.cli.compare import show_document
+from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
 from glideslope.studies import compare, compare_report, sampling, sampling_report
 from glideslope.trials.store import Store
 
 
 def report(
     folder: Annotated[Path, typer.Argument(help="The --out folder of a study.")],
-    baseline: Annotated[str, typer.Option(help="Schedule the others are compared with.")] = "linear",
+    baseline: Annotated[
+        str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
 ) -> None:
@@ -26,6 +28,8 @@ def report(
         answer = sampling.answer(sampling.Question.from_json(asked.question), records)
         document = sampling_report.document(answer, asked.provenance)
     else:
-        found = compare.answer(compare.Question.from_json(asked.question), records)
-        document = compare_report.document(found, asked.provenance, baseline)
+        question = compare.Question.from_json(asked.question)
+        check_baseline(baseline, question.schedules)
+        found = compare.answer(question, records)
+        document = compare_report.document(found, asked.provenance, baseline or DEFAULT_BASELINE)
     show_document(document, as_json, html)

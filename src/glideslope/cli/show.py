@@ -40,7 +40,7 @@ def show(
         for name, _ in entry.courses
         if name != "lr" and (text in whole or html is not None)
     }
-    _draw("multiplier of the base rate", {text: curve for text, curve in rates.items()}, span)
+    _draw("multiplier of the base rate", rates, span)
     for name in dict.fromkeys(name for text, name in others if text in whole):
         _draw(name, {text: curve for (text, other), curve in others.items() if other == name and text in whole}, span)
     if html is not None:
@@ -58,7 +58,7 @@ def _plan(text: str) -> Plan:
 def _values(plan: Plan, name: str, progress: np.ndarray) -> np.ndarray:
     if name not in plan:
         return np.ones_like(progress)
-    return plan[name].value(progress, base=1.0)
+    return np.asarray(plan[name].value(progress, base=1.0))
 
 
 def _draw(title: str, curves: dict[str, figures.Curve], span: Budget) -> None:

@@ -71,11 +71,8 @@ class Question:
             entries = getattr(self, name)
             require(len(entries) > 0, name, entries, "at least one")
             require(len(set(entries)) == len(entries), name, entries, "each once")
-        for budget in self.budgets:
-            require(0 < budget < math.inf, "budgets", budget, "0 < budget (a share of the task's maximum)")
-        require(list(self.budgets) == sorted(self.budgets), "budgets", self.budgets, "budgets increasing")
-        require(self.num_seeds >= 1, "num_seeds", self.num_seeds, "num_seeds >= 1")
-        require(self.num_tuning_seeds >= 1, "num_tuning_seeds", self.num_tuning_seeds, "num_tuning_seeds >= 1")
+        check_budgets(self.budgets)
+        check_seeds(self.num_seeds, self.num_tuning_seeds)
         for text in self.schedules:
             Row.parse(text)
 
@@ -84,9 +81,25 @@ class Question:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Question:
-        content: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        content: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
         content["settings"] = tuple(Setting.from_json(setting) for setting in data["settings"])
         return cls(**content)
+
+
+def check_budgets(budgets: tuple[float, ...]) -> None:
+    """Budgets are shares of a task's maximum, increasing."""
+    for budget in budgets:
+        require(0 < budget < math.inf, "budgets", budget, "0 < budget (a share of the task's maximum)")
+    require(list(budgets) == sorted(budgets), "budgets", budgets, "budgets increasing")
+
+
+def check_seeds(num_seeds: int, num_tuning_seeds: int) -> None:
+    """At least one seed of each kind, and none of both."""
+    bound = f"1 <= num_seeds < {FIRST_TUNING_SEED}, where the tuning seeds start"
+    require(1 <= num_seeds < FIRST_TUNING_SEED, "num_seeds", num_seeds, bound)
+    require(num_tuning_seeds >= 1, "num_tuning_seeds", num_tuning_seeds, "num_tuning_seeds >= 1")
 
 
 class Place(NamedTuple):
@@ -160,7 +173,9 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
     used: dict[str, Record] = {}
     for place, cell in cells(question).items():
         for spec in cell.tuning.asked(records):
-            used[spec.trial_id] = records[spec.trial_id]
+            record = used[spec.trial_id] = records[spec.trial_id]
+            if record.status == "failed":
+                failed.append((place, record.error))
         choice = cell.tuning.ask(records)
         if isinstance(choice, list):
             continue

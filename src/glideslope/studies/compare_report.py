@@ -25,7 +25,7 @@ from glideslope.report.study_tables import (
     ranking_table,
     scores_table,
 )
-from glideslope.report.tables import Table, finite_or_none
+from glideslope.report.tables import Entry, Table, finite_or_none
 from glideslope.studies.compare import Answer, Place, Question, Row, percent
 from glideslope.studies.tuning import Choice
 
@@ -81,7 +81,8 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
         Section(
             "Learning-rate sensitivity",
             [
-                "Validation metric of the tuning seeds at every base rate tried. The rate is chosen here and reported elsewhere.",
+                "Validation metric of the tuning seeds at every base rate tried. "
+                "The rate is chosen here and reported elsewhere.",
                 *_sensitivity_tables(answer, metrics),
                 Figure(
                     figures.rate_sensitivity(_sensitivity(answer), looks, "", _panel_directions(answer, directions)),
@@ -92,6 +93,15 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
         Section("Every seed", [Figure(figures.seed_strips(cells, looks, schedules, metrics, directions))]),
         Section("The schedules", [Figure(_shapes(schedules, looks), "Multiplier of the base rate over the budget.")]),
     ]
+    lost = [setting.task.name for setting in question.settings if _nothing_finite(answer, setting.task.name)]
+    if lost:
+        lines = [
+            f"{name}: every run diverged or failed, at every rate tried. Check the task: its loss, its data, its "
+            "default rates."
+            for name in lost
+        ]
+        sections.insert(0, Section("Nothing to compare", lines))
+        data["nothing_finite"] = lost
     if answer.failed:
         lines = [f"{' / '.join(_words(place))}: {error.strip().splitlines()[-1]}" for place, error in answer.failed]
         sections.insert(0, Section("Trials that failed", lines))
@@ -107,21 +117,27 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
     return Document(PAGE_TITLE, _lead(answer), sections, data)
 
 
+def _nothing_finite(answer: Answer, task: str) -> bool:
+    scores = [result.score for result in answer.results if result.task == task]
+    return bool(scores) and not any(map(math.isfinite, scores))
+
+
 def _lead(answer: Answer) -> str:
     question = answer.question
     tasks = ", ".join(setting.task.name for setting in question.settings)
     return (
-        f"{len(question.schedules)} schedules × {len(question.optimizers)} optimizers × {len(question.budgets)} budgets on "
-        f"{tasks}: {answer.num_trials} trials, {answer.num_updates:,} updates. Rates tuned in multiples of 3 on "
-        f"{question.num_tuning_seeds} tuning seed(s) by validation, reported on {question.num_seeds} fresh seed(s) and the "
-        "test split at the last step."
+        f"{len(question.schedules)} schedules × {len(question.optimizers)} optimizers × {len(question.budgets)} "
+        f"budgets on {tasks}: {answer.num_trials} trials, {answer.num_updates:,} updates. "
+        f"Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) by validation, "
+        f"reported on {question.num_seeds} fresh seed(s) and the test split at the last step."
     )
 
 
 def _budget_notes(question: Question) -> list[str]:
+    rounding = {True: "are rounded up to whole epochs", False: "may be fractions of an epoch"}
     return [
         f"{setting.task.name}: 100 % is {setting.maximum_epochs} epochs of {setting.updates_per_epoch} updates; "
-        + ("budgets are rounded up to whole epochs." if setting.whole_epochs else "budgets may be fractions of an epoch.")
+        f"budgets {rounding[setting.whole_epochs]}."
         for setting in question.settings
     ]
 
@@ -224,7 +240,9 @@ def _sensitivity_tables(answer: Answer, metrics: Mapping[str, str]) -> list[Tabl
             if place[:3] == (task, optimizer, largest):
                 rows[place.schedule] = {r: score for policy, r, score in choice.tried if policy == choice.policy}
         rates = sorted({rate for row in rows.values() for rate in row})
-        body = tuple((name, *(row.get(rate, math.nan) for rate in rates)) for name, row in rows.items())
+        body: tuple[tuple[Entry, ...], ...] = tuple(
+            (name, *(row.get(rate, math.nan) for rate in rates)) for name, row in rows.items()
+        )
         columns = ("schedule", *(f"{rate:.3g}" for rate in rates))
         note = f"Validation {metrics[task]}, by base rate; empty: not tried, or diverged."
         tables.append(Table(f"{task}, {optimizer}, {percent(largest)}", columns, body, note))

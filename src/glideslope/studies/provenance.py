@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from glideslope.trials.executors.processes import usable_cores
 from glideslope.trials.run import library_versions
 
 
 def provenance() -> dict[str, str]:
     """Facts about this machine and this call, as name → text."""
     versions = library_versions()
+    # By name, as the store gives them back: a report that is rebuilt is the same page.
     return {
         "command": shlex.join(["glideslope", *sys.argv[1:]]),
-        "hardware": f"{_processor()}, {len(os.sched_getaffinity(0))} cores used, {platform.system()}",
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "commit": _commit(),
+        "hardware": f"{_processor()}, {usable_cores()} cores used, {platform.system()}",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
 
 
@@ -33,12 +34,11 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the source tree this runs from, with a mark if the tree was changed since; "installed package" if none."""
+    """The commit of the source tree this runs from, marked if it was changed since; "installed package" if none."""
     here = Path(__file__).parent
     try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True, check=True
-        )
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        run = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "installed package"
     return run.stdout.strip()

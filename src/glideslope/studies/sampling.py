@@ -13,7 +13,7 @@ from glideslope.core.policy import Policy
 from glideslope.core.schedule import Schedule
 from glideslope.core.spec import parse_policy, parse_schedule
 from glideslope.core.value import require
-from glideslope.studies.compare import FIRST_TUNING_SEED
+from glideslope.studies.compare import FIRST_TUNING_SEED, check_budgets, check_seeds
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import REACH, Choice, TunedCell, Tuning
 from glideslope.trials.record import Record
@@ -25,7 +25,7 @@ PROFILES = ("step", "linear", "cosine", "rex")
 BUDGETS = (0.05, 0.25, 1.0)
 
 STEP_GAMMAS = (-1.5, -3.0, -4.5, -6.0, -9.0)
-"""Among these the gamma of "step" is tuned; -4.6 would be a tenth at half the budget, as the usual step schedule has it."""
+"""Among these the gamma of "step" is tuned; -4.6 would be a tenth at half the budget, as step schedules often have."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Question:
             entries = getattr(self, name)
             require(len(entries) > 0, name, entries, "at least one")
             require(len(set(entries)) == len(entries), name, entries, "each once")
+        check_budgets(self.budgets)
+        check_seeds(self.num_seeds, self.num_tuning_seeds)
         for text in self.profiles:
             if text != "step":
                 parse_schedule(text)
@@ -61,7 +63,9 @@ class Question:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Question:
-        content: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        content: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
         content["settings"] = tuple(Setting.from_json(setting) for setting in data["settings"])
         return cls(**content)
 
@@ -178,7 +182,11 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
                 gammas[place.task, place.optimizer, place.budget, place.tuned] = gamma_of(tuned_gamma)
         else:
             resolved = cell
-        choice = resolved.tuning.ask(records) if isinstance(resolved, TunedCell) else []
+        choice: Choice | list[TrialSpec] = []
+        if isinstance(resolved, TunedCell):
+            tried = [records[spec.trial_id] for spec in resolved.tuning.asked(records)]
+            failed += [(place, record.error) for record in tried if record.status == "failed"]
+            choice = resolved.tuning.ask(records)
         if isinstance(choice, list) or isinstance(resolved, list):
             continue
         reports = [records.get(spec.trial_id) for spec in resolved.reports(choice)]

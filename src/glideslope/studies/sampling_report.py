@@ -37,13 +37,14 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     command = facts.pop("command", "")
     sections.append(Section("Provenance", [Provenance(facts), *([Command(command)] if command else [])]))
     lead = (
-        "A schedule is a profile and a sampling rate. Every profile is read at the seven rates of the REX paper's Table 2; "
-        'the "step" profile is an exponential whose gamma is tuned at 50-75.'
+        "A schedule is a profile and a sampling rate. Every profile is read at the seven rates of the REX paper's "
+        'Table 2; the "step" profile is an exponential whose gamma is tuned at 50-75.'
     )
     data: dict[str, Any] = {
         "question": question.to_json(),
         "cells": [
-            place._asdict() | {"scores": [finite_or_none(score) for score in scores], "rate_at_limit": place in answer.at_limit}
+            place._asdict()
+            | {"scores": [finite_or_none(score) for score in scores], "rate_at_limit": place in answer.at_limit}
             for place, scores in answer.scores.items()
         ],
         "gammas": [
@@ -55,9 +56,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     return Document(TITLE, lead, sections, data)
 
 
-def _table(
-    answer: Answer, task: str, metric: str, unit: str, optimizer: str, budget: float, tuned: bool
-) -> Table:
+def _table(answer: Answer, task: str, metric: str, unit: str, optimizer: str, budget: float, tuned: bool) -> Table:
     profiles = answer.question.profiles
     rows = tuple(
         (name, *(_entry(answer, Place(task, optimizer, budget, profile, name, tuned)) for profile in profiles))

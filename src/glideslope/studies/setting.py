@@ -57,9 +57,9 @@ class Setting:
         )
 
     def epochs(self, share: float) -> float:
-        """Length of a run at a share of the maximum; the updates are whole, the epochs only where the papers want it."""
+        """Length of a run at a share of the maximum; updates are whole, epochs only where the papers want it."""
         if self.whole_epochs:
-            return float(math.ceil(share * self.maximum_epochs - 1e-9))
+            return float(max(1, math.ceil(share * self.maximum_epochs - 1e-9)))
         return max(1, round(share * self.maximum_epochs * self.updates_per_epoch)) / self.updates_per_epoch
 
     def trial(self, optimizer: str, share: float) -> TrialSpec:

@@ -66,8 +66,8 @@ class Tuning:
                 winner = min(costs, key=lambda step: (costs[step], abs(step)))
                 if winner == high < self.reach:
                     high += 1
-                elif winner == low > -self.reach:
-                    low -= 1
+                elif low > -self.reach and (winner == low or costs[winner] == math.inf):
+                    low -= 1  # also where nothing has converged yet: rates fail by being too high
                 else:
                     best.append((costs[winner], winner, policy))
                     sign = -1.0 if self.higher_is_better else 1.0
@@ -92,7 +92,7 @@ class Tuning:
         return self.base.rate * FACTOR**step
 
     def _cost(self, policy: Policy, step: int, records: Mapping[str, Record], missing: list[TrialSpec]) -> float:
-        """Mean over the tuning seeds, lower is better, inf if any run diverged; what is not known yet goes to `missing`."""
+        """Mean over the tuning seeds, lower is better, inf if any run diverged; what is not known goes to `missing`."""
         total = 0.0
         for seed in self.seeds:
             spec = self._spec(policy, step, seed)
@@ -101,8 +101,10 @@ class Tuning:
                 missing.append(spec)
                 continue
             seen = record.last_validation
-            metric = math.inf if seen is None else -seen.metric if self.higher_is_better else seen.metric
-            total += metric / len(self.seeds)
+            if seen is None or not math.isfinite(seen.metric):
+                total = math.inf
+            else:
+                total += (-seen.metric if self.higher_is_better else seen.metric) / len(self.seeds)
         return total
 
 

@@ -1,4 +1,4 @@
-"""Tasks by name: through the entry-point group `glideslope.tasks`, or from a user's own module. The engine imports none."""
+"""Tasks by name: from the entry-point group `glideslope.tasks`, or a user's own module. The engine imports none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -48,11 +48,16 @@ def _find_task(name: str, params: str) -> Task:
         if name not in known:
             raise unknown("task", name, [*known, "package.module:attribute"])
         found = known[name].load()
-    if isinstance(found, Task):
-        return found
-    task = found(**json.loads(params)) if inspect.isclass(found) else found()
-    if not isinstance(task, Task):
-        raise ValueError(f"{name!r} is a {type(task).__name__}, but must be a glideslope.trials.task.Task.")
+    if inspect.isclass(found):
+        task = found(**json.loads(params))
+    elif inspect.isroutine(found):
+        task = found()
+    else:
+        task = found
+    if not (isinstance(task, Task) and is_dataclass(task)):
+        raise ValueError(
+            f"{name!r} is a {type(task).__name__}, but must be a glideslope.trials.task.Task and a frozen dataclass."
+        )
     return task
 
 

@@ -7,14 +7,14 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from glideslope.core.spec import canonical, parse_call
-from glideslope.core.value import unknown
+from glideslope.core.spec import canonical, parse_call, to_text
+from glideslope.core.value import Value, unknown
 from glideslope.torch.sgdw import SGDW
 
 _NAMED: Mapping[str, tuple[Callable[..., Optimizer], Mapping[str, Any]]] = {
@@ -34,8 +34,8 @@ class OptimizerSpec:
     """Which optimizer, with which settings.
 
     Args:
-        name: "sgdm" (SGD with momentum 0.9), "adam", "adamw", "amsgrad", "rmsprop", "sgdw", or "package.module:Class" for
-            any class with a `torch.optim` constructor.
+        name: "sgdm" (SGD with momentum 0.9), "adam", "adamw", "amsgrad", "rmsprop", "sgdw", or "package.module:Class"
+            for any class with a `torch.optim` constructor.
         settings: canonical JSON of the arguments that differ from the defaults; `parse` writes it.
 
     >>> OptimizerSpec.parse("sgdm(momentum=0.95)")
@@ -49,7 +49,12 @@ class OptimizerSpec:
     def parse(cls, text: str) -> OptimizerSpec:
         """From a text such as "adamw(weight_decay=0.05)" or "schedulefree:SGDScheduleFree"."""
         name, arguments = parse_call(text)
+        for argument, value in arguments.items():
+            if isinstance(value, Value):
+                raise ValueError(f"{argument} of {name} is {value}, but must be a number, a bool or a tuple of them.")
         spec = cls(name, canonical(arguments))
+        if "lr" in arguments:
+            raise ValueError(f"{text!r} sets the learning rate, which the trial sets; leave lr out.")
         accepted = inspect.signature(spec._maker()[0]).parameters
         for argument in arguments:
             if argument not in accepted and not any(p.kind == p.VAR_KEYWORD for p in accepted.values()):
@@ -57,7 +62,9 @@ class OptimizerSpec:
         return spec
 
     def __str__(self) -> str:
-        arguments = ", ".join(f"{key}={value}" for key, value in json.loads(self.settings).items())
+        settings = json.loads(self.settings)
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+        arguments = ", ".join(f"{key}={to_text(value)}" for key, value in values.items())
         return f"{self.name}({arguments})" if arguments else self.name
 
     def _maker(self) -> tuple[Callable[..., Optimizer], Mapping[str, Any]]:
@@ -67,9 +74,27 @@ class OptimizerSpec:
         if not colon:
             raise unknown("optimizer", self.name, [*_NAMED, "package.module:Class"])
         try:
-            return getattr(importlib.import_module(module_name), attribute), {}
+            found = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"optimizer {self.name!r} cannot be imported: {error}.") from error
+        if not inspect.isclass(found):
+            raise ValueError(f"optimizer {self.name!r} is a {type(found).__name__}, but must be a class.")
+        return cast("Callable[..., Optimizer]", found), {}
+
+    @property
+    def maker(self) -> Callable[..., Optimizer]:
+        """The class that is named."""
+        return self._maker()[0]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument that `build` leaves to the class or sets, by name, but for those without a default."""
+        make, defaults = self._maker()
+        parameters = inspect.signature(make).parameters.values()
+        own = {
+            parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
+        }
+        return {**own, **defaults, **json.loads(self.settings)}
 
     @property
     def rate(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import time
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from glideslope.core.budget import Steps
+from glideslope.core.spec import canonical
 from glideslope.torch.scheduler import BudgetScheduler
-from glideslope.trials.lookup import data_sha256, find_task, task_splits
+from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
 from glideslope.trials.randomness import Stream, generator
-from glideslope.trials.record import Cost, Evaluation, Record, Series
+from glideslope.trials.record import Cost, Evaluation, Record, Series, Status
 from glideslope.trials.task import Batch, Task
 from glideslope.trials.trial import Seeds, TrialSpec
 
@@ -29,7 +31,7 @@ SERIES_LENGTH = 256
 
 EVALUATION_BATCH = 1024
 SHUFFLED_BYTES = 2**24
-"""Training sets up to this size are copied in their new order once an epoch: slices are 4 times cheaper than gathers."""
+"""Training sets up to this size are copied in their new order once an epoch: slices cost a quarter of gathers."""
 
 
 def run_trial(spec: TrialSpec) -> Record:
@@ -38,31 +40,13 @@ def run_trial(spec: TrialSpec) -> Record:
     Raises:
         KeyboardInterrupt: passed on, nothing is recorded.
     """
-    run = _Run()
+    run = Run()
     with one_thread():
         try:
             _train(spec, run)
         except Exception:
             run.status, run.error = "failed", traceback.format_exc()
-    finished = run.status == "finished"
-    return Record(
-        trial_id=spec.trial_id,
-        trajectory_id=spec.trajectory_id,
-        status=run.status,  # type: ignore[arg-type]
-        series=Series(
-            tuple(run.updates),
-            tuple(run.losses),
-            tuple(run.rates),
-            {name: tuple(values) for name, values in run.probes.items()},
-        ),
-        validation=tuple(run.validation),
-        test=run.test if finished else None,
-        decisions=tuple(run.decisions),
-        cost=Cost(run.training_seconds, run.evaluation_seconds, run.done),
-        path={"executor": "in-process", "device": "cpu", "K": 1},
-        versions=library_versions(),
-        error=run.error,
-    )
+    return run.record(spec, {"executor": "in-process", "device": "cpu", "K": 1})
 
 
 @contextmanager
@@ -87,10 +71,10 @@ def library_versions() -> dict[str, str]:
 
 
 @dataclass
-class _Run:
+class Run:
     """What a trial has produced so far; an error leaves it as far as it got."""
 
-    status: str = "finished"
+    status: Status = "finished"
     error: str = ""
     done: int = 0
     updates: list[int] = field(default_factory=list)
@@ -103,11 +87,46 @@ class _Run:
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
 
+    def record(self, spec: TrialSpec, path: dict[str, Any]) -> Record:
+        """What the trial leaves behind."""
+        return Record(
+            trial_id=spec.trial_id,
+            trajectory_id=spec.trajectory_id,
+            status=self.status,
+            series=Series(
+                tuple(self.updates),
+                tuple(self.losses),
+                tuple(self.rates),
+                {name: tuple(values) for name, values in self.probes.items()},
+            ),
+            validation=tuple(self.validation),
+            test=self.test if self.status == "finished" else None,
+            decisions=tuple(self.decisions),
+            cost=Cost(self.training_seconds, self.evaluation_seconds, self.done),
+            path=path,
+            versions=library_versions(),
+            error=self.error,
+        )
 
-def _train(spec: TrialSpec, run: _Run) -> None:
-    task = find_task(spec.task.name, _params(spec))
+
+def planned_task(spec: TrialSpec) -> Task:
+    """The task of a trial, checked to be the one that it was planned with.
+
+    Raises:
+        ValueError: it has another version, other parameters or other data.
+    """
+    task = find_task(spec.task.name, json.loads(spec.task.params))
+    found = f"version {task.version} with {canonical(task_params(task))}"
+    planned = f"version {spec.task.version} with {spec.task.params}"
+    if found != planned:
+        raise ValueError(f"{spec.task.name} is {found}, but the trial was planned with {planned}.")
     if data_sha256(task) != spec.task.data_sha256:
         raise ValueError(f"the data of {spec.task.name} differ from those the trial was planned with.")
+    return task
+
+
+def _train(spec: TrialSpec, run: Run) -> None:
+    task = planned_task(spec)
     splits = task_splits(task)
     model = task.model(spec.seeds.init)
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
@@ -158,10 +177,6 @@ def _train(spec: TrialSpec, run: _Run) -> None:
             started = time.perf_counter()
             run.evaluation_seconds += started - paused
     run.training_seconds += time.perf_counter() - started
-
-
-def _params(spec: TrialSpec) -> Any:
-    return spec.trajectory["task"]["params"]
 
 
 def _batches(task: Task, train: Batch, seeds: Seeds, updates: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:

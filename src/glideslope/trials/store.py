@@ -64,11 +64,14 @@ class Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained():
             self._connection = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute(
-                "PRAGMA synchronous=NORMAL"
-            )  # safe against kill -9; a power cut may cost the last trials
-            self._open()
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                # Safe against kill -9; a power cut may cost the last trials.
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+                self._open()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def _open(self) -> None:
         connection = self._connection
@@ -84,8 +87,11 @@ class Store:
                     f"{self.path} is a store of version {found}; this glideslope reads version {VERSION}. "
                     "Use another --out folder, or the glideslope that wrote it."
                 )
-        finally:
             connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk has ended it already
+                connection.execute("ROLLBACK")
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +145,7 @@ class Store:
         return {trial_id: TrialSpec.from_json(json.loads(text)) for trial_id, text in rows}
 
     def ask(self, kind: str, question: Mapping[str, Any], provenance: Mapping[str, str]) -> None:
-        """Remember a study's question and where it was asked, so that its report can be rebuilt without being told again."""
+        """Remember a study's question and where it was asked: its report can be rebuilt from the store alone."""
         row = (canonical(question), kind, canonical(provenance), time.time())
         with self._explained():
             self._connection.execute(

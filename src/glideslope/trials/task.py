@@ -35,7 +35,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint sets. Rates are tuned on `validation`, reported on `test`; `test` is never seen before the last step."""
+    """Three disjoint sets. Rates are tuned on `validation`, reported on `test`, which is seen at the last step only."""
 
     train: Batch
     validation: Batch
@@ -56,7 +56,9 @@ class Default:
 
 
 class Task(ABC):
-    """A problem to train on. Final classes are frozen dataclasses; their fields are the task's parameters and part of a trial's identity.
+    """A problem to train on.
+
+    Final classes are frozen dataclasses; their fields are the task's parameters and part of a trial's identity.
 
     The contract, kept by every task and checked in `tests/contracts/test_tasks.py`:
 
@@ -109,11 +111,14 @@ class Task(ABC):
         """Per-example values, each of shape (batch,): always "loss", and `metric.name`."""
 
     def noise(self, generator: np.random.Generator, batch_size: int) -> dict[str, np.ndarray]:
-        """Draws for one update (or one evaluation chunk), keyed in the trial by (seed, stream, step). None by default."""
+        """Draws for one update (or one evaluation chunk), keyed by (seed, stream, step); none by default."""
         return {}
 
     def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
-        """Draws for one epoch, one row per training example, keyed by (seed, epoch); a batch receives its examples' rows in `noise`."""
+        """Draws for one epoch, one row per training example, keyed by (seed, epoch).
+
+        A batch receives its examples' rows in `noise`.
+        """
         return {}
 
 

@@ -76,6 +76,7 @@ class TrialSpec:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", float(self.rate))  # 1 and 1.0 are one rate, and must be one text in the ids
         require(0 < self.rate < float("inf"), "rate", self.rate, "0 < rate < inf")
         require(self.updates >= 1, "updates", self.updates, "updates >= 1")
         require(self.eval_every >= 1, "eval_every", self.eval_every, "eval_every >= 1")

@@ -2,6 +2,7 @@
 
 from glideslope.trials.executors.base import Executor
 from glideslope.trials.executors.in_process import InProcess
+from glideslope.trials.executors.population import Populations
 from glideslope.trials.executors.processes import Processes
 
-__all__ = ["Executor", "InProcess", "Processes"]
+__all__ = ["Executor", "InProcess", "Populations", "Processes"]

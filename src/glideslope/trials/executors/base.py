@@ -11,7 +11,7 @@ from glideslope.trials.trial import TrialSpec
 
 
 class Executor(ABC):
-    """Takes specs, hands back records, in any order, each exactly once. A context manager: leaving it stops all work."""
+    """Takes specs, hands back records, in any order, each once. A context manager: leaving it stops all work."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,219 @@
+"""Pool: worker processes of one thread each, which take trials and hand back records."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import ClassVar
+
+from glideslope.core.spec import canonical
+from glideslope.core.value import require
+from glideslope.trials.executors.base import Executor
+from glideslope.trials.record import Cost, Record, Series
+from glideslope.trials.trial import TrialSpec
+
+_SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # The blocks of a population are larger than the 128 kB above which glibc gives memory back at once, and are wanted
+    # again at every operation: 140 page faults an update, a quarter of its time.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+
+
+@dataclass
+class Worker:
+    """A process, and the trials it is at."""
+
+    process: BaseProcess
+    pipe: Connection
+    specs: list[TrialSpec]
+
+
+class Pool(Executor):
+    """N worker processes, each with one BLAS and OpenMP thread.
+
+    Specs and records travel as JSON. A worker that dies (out of memory, a crash in native code, kill -9) is replaced.
+
+    Args:
+        num_workers: how many; None means one per usable core.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        require(num_workers is None or num_workers >= 1, "num_workers", num_workers, "num_workers >= 1")
+        self._count = num_workers or usable_cores()
+        self._workers: list[Worker] = []
+        self._finished: deque[tuple[TrialSpec, Record]] = deque()
+
+    @abstractmethod
+    def _take(self) -> list[TrialSpec]:
+        """What an idle worker does next, out of the queue: nothing, one trial, or a population."""
+
+    def _return(self, specs: list[TrialSpec]) -> None:
+        """A worker will not take these trials together: queue them again one by one."""
+        raise RuntimeError(f"a worker has handed back {len(specs)} trials")
+
+    @abstractmethod
+    def _bury(self, specs: list[TrialSpec], exit_code: int | None) -> None:
+        """A worker has died at these trials: queue them again, or put their records among the finished ones."""
+
+    def next(self) -> tuple[TrialSpec, Record]:
+        # Workers are fed when all that is finished has been handed out: what the planner asks for in return is queued
+        # by then, and larger populations can be made of it.
+        while not self._finished:
+            self._feed()
+            self._collect()
+        return self._finished.popleft()
+
+    def _collect(self) -> None:
+        busy = {worker.pipe: worker for worker in self._workers if worker.specs}
+        for ready in wait(list(busy)):
+            worker = busy[ready]  # type: ignore[index]
+            specs, worker.specs = worker.specs, []
+            try:
+                data = json.loads(worker.pipe.recv_bytes())
+            except (EOFError, OSError):
+                worker.process.join()
+                worker.pipe.close()
+                self._workers.remove(worker)
+                self._bury(specs, worker.process.exitcode)
+                continue
+            if data is None:
+                self._return(specs)
+            else:
+                self._finished += zip(specs, map(Record.from_json, data), strict=True)
+
+    def close(self) -> None:
+        self._finished.clear()
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+        self._workers.clear()
+
+    def _feed(self) -> None:
+        """Give every idle worker something to do; start workers while there are trials for them."""
+        self._workers = [worker for worker in self._workers if worker.specs or worker.process.is_alive()]
+        while True:
+            idle = next((worker for worker in self._workers if not worker.specs), None)
+            if idle is None and len(self._workers) >= self._count:
+                return
+            specs = self._take()
+            if not specs:
+                return
+            if idle is None:
+                idle = _start_worker(self.name)
+                self._workers.append(idle)
+            idle.specs = specs
+            try:
+                idle.pipe.send_bytes(canonical([spec.to_json() for spec in specs]).encode())
+            except OSError:
+                continue  # it has died: `next` finds its pipe closed
+
+
+def _start_worker(name: str) -> Worker:
+    context = multiprocessing.get_context("spawn")  # fork would copy PyTorch's thread pools in mid-flight
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, name), daemon=True)
+    with _environment(_SETTINGS), _interrupt_held():
+        process.start()
+    theirs.close()
+    return Worker(process, mine, [])
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block. Children started inside never see it: it is the driver's to handle."""
+    resource_tracker.ensure_running()  # it lets signals through again when it starts, so it has to start before
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the children started inside; thread pools read them when libraries are loaded."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(pipe: Connection, name: str) -> None:
+    """A worker's life: specs in, records out (null for a population that does not pay), until the pipe closes."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    # The driver has no use for them.
+    from glideslope.trials.population import pays, run_population
+    from glideslope.trials.run import run_trial
+
+    while True:
+        try:
+            data = pipe.recv_bytes()
+        except EOFError:
+            return
+        specs = [TrialSpec.from_json(item) for item in json.loads(data)]
+        if name != "population":
+            records = [run_trial(spec) for spec in specs]
+        elif len(specs) == 1 or pays(specs[0]):
+            records = run_population(specs)
+        else:
+            pipe.send_bytes(b"null")
+            continue
+        pipe.send_bytes(canonical([record.to_json() for record in records]).encode())
+
+
+def _follow_parent() -> None:
+    """End when the driver does, even if it was killed in the middle of a long trial."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def lost(spec: TrialSpec, executor: str, exit_code: int | None) -> Record:
+    """The record of a trial that its worker died at."""
+    return Record(
+        trial_id=spec.trial_id,
+        trajectory_id=spec.trajectory_id,
+        status="failed",
+        series=Series((), (), ()),
+        validation=(),
+        test=None,
+        decisions=(),
+        cost=Cost(0.0, 0.0, 0),
+        path={"executor": executor, "device": "cpu", "K": 1},
+        versions={},
+        error=f"the worker ended with exit code {exit_code} during this trial (negative: the signal that killed it).",
+    )

@@ -1,0 +1,472 @@
+"""run_population: specs → records, many trials as one batched program. Each equals the trial run alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glideslope.core.control import Observation
+from glideslope.core.plan import Course
+from glideslope.core.profiles import Multiplier
+from glideslope.core.spec import canonical
+from glideslope.core.value import require
+from glideslope.trials.flat_optimizers import Columns, FlatForm, Values, flat_form
+from glideslope.trials.lookup import task_splits
+from glideslope.trials.optimizers import OptimizerSpec
+from glideslope.trials.programs import PROBES, Program, choose_program, member_bytes
+from glideslope.trials.randomness import Stream, generator
+from glideslope.trials.record import Evaluation, Record
+from glideslope.trials.run import (
+    EVALUATION_BATCH,
+    SERIES_LENGTH,
+    Run,
+    one_thread,
+    planned_task,
+    run_trial,
+    updates_per_epoch,
+)
+from glideslope.trials.task import Batch, Task
+from glideslope.trials.trial import Seeds, TrialSpec
+
+MOST_MEMBERS = 64
+"""More members gain nothing: the price in Python of an update, 0.4 ms, is spread thin enough, and caches overflow."""
+MOST_BYTES = 2**28
+"""Memory that a population may take, its data apart; its size follows from the measured bytes of a member."""
+EVALUATION_ROWS = 256
+"""Members × rows of an evaluation chunk are computed in slices of this many rows, which stay in the cache."""
+CHECK_EVERY = 100
+"""Updates after which diverged members are dropped at the latest, so that they cost little."""
+
+
+def population_key(spec: TrialSpec) -> str | None:
+    """Trials with equal keys can run as one population; None for a trial that can only run alone.
+
+    What may differ inside a population is what becomes a column of numbers (rate, schedules, controller, seeds), and
+    the length: members that are done leave the others.
+    """
+    plan = spec.policy.plan
+    form = _flat_form(spec.optimizer)
+    if plan.preamble is not None or form is None:
+        return None
+    scheduled = {name for name, _ in plan.courses}
+    if not scheduled <= set(form.numbers) - {"beta2", "initial_lr"}:
+        return None
+    # A column that some plan moves and others leave at 0 adds zeros, which may turn -0 into 0: so kept apart.
+    columns = sorted(name for name in scheduled - {"lr", "momentum"} if not form.numbers[name])
+    trajectory = spec.trajectory
+    shared = {name: trajectory[name] for name in ("task", "optimizer", "precision")}
+    return canonical({**shared, **spec.measure, "columns": columns})
+
+
+@cache
+def _flat_form(spec: OptimizerSpec) -> FlatForm | None:
+    """The flat form of an optimizer; None if it has none, or cannot be built at all."""
+    try:
+        return flat_form(spec)
+    except Exception:  # wrong settings and failed imports: the trial alone will record the traceback
+        return None
+
+
+def pays(spec: TrialSpec) -> bool:
+    """Whether trials with this one's `population_key` are worth computing together; else they run one by one."""
+    with one_thread():
+        return population_key(spec) is not None and _program(spec) is not None
+
+
+def _program(spec: TrialSpec) -> type[Program] | None:
+    try:
+        return choose_program(planned_task(spec))
+    except Exception:  # whatever is wrong with a user's task: each trial alone records it as it always did
+        return None
+
+
+def run_population(specs: Sequence[TrialSpec]) -> list[Record]:
+    """Train all, as one program where that pays and one by one where not; records in the order of the specs.
+
+    A member's outcome depends on its spec alone: not on the other members, their number or their order.
+
+    Args:
+        specs: trials of one `population_key`, or a single trial of any kind.
+
+    Raises:
+        KeyboardInterrupt: passed on, nothing is recorded.
+    """
+    keys = {population_key(spec) for spec in specs}
+    require(len(keys) == 1 and (len(specs) == 1 or None not in keys), "specs", len(specs), "trials of one population")
+    if None in keys:
+        return _one_by_one(specs)
+    with one_thread(), _denormals_flushed():
+        way = _program(specs[0])
+        if way is None:
+            return _one_by_one(specs)
+        task = planned_task(specs[0])
+        parts = math.ceil(len(specs) / _size(task, way))
+        records: list[Record] = []
+        for part in np.array_split(np.arange(len(specs)), parts):
+            records += _run_part(task, way, [specs[index] for index in part])
+        return records
+
+
+def _run_part(task: Task, way: type[Program], specs: Sequence[TrialSpec]) -> list[Record]:
+    try:
+        population = _Population(task, way, specs)
+        population.train()
+    except Exception as error:
+        if _out_of_memory(error) and len(specs) > 1:
+            half = len(specs) // 2
+            return _run_part(task, way, specs[:half]) + _run_part(task, way, specs[half:])
+        # An error of one member would be everybody's: alone, each gets its own.
+        return _one_by_one(specs)
+    path = {"executor": "population", "device": "cpu", "K": len(specs), "method": way.method}
+    return [run.record(spec, path) for run, spec in zip(population.runs, specs, strict=True)]
+
+
+def _one_by_one(specs: Sequence[TrialSpec]) -> list[Record]:
+    records = [run_trial(spec) for spec in specs]
+    return [replace(record, path={**record.path, "executor": "population", "method": "loop"}) for record in records]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+@cache
+def _size(task: Task, way: type[Program]) -> int:
+    """Members of a population of this task that fit into `MOST_BYTES`."""
+    data = _Data(task, [Seeds.all(0)])
+    batch, noise = data.batch(0, torch.tensor([0]))
+    member = member_bytes(way(task, [task.model(PROBES[0])]), batch, noise)
+    return max(1, min(MOST_MEMBERS, MOST_BYTES // max(1, member)))
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Numbers below 1e-38 count as zero: momentum that dies out would slow its neighbours by a factor of ten."""
+    tiny = torch.tensor([1e-310], dtype=torch.float64)
+    before = not bool(tiny * 1.0 > 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+class _Data:
+    """Batches of all members: every member in its own order, with its own draws, all by the counters of `run_trial`.
+
+    Args:
+        task: what is trained.
+        seeds: of the members.
+    """
+
+    def __init__(self, task: Task, seeds: Sequence[Seeds]) -> None:
+        self.task = task
+        self.train = task_splits(task).train
+        self.per_epoch = updates_per_epoch(task, self.train)
+        self.draws_noise = type(task).noise is not Task.noise
+        # Tuning trials share seeds: every order and every draw is made once for all members that want it.
+        self.orders, self.order_of = _distinct([seed.data for seed in seeds])
+        self.noises, self.noise_of = _distinct([seed.noise for seed in seeds])
+        self.epoch = -1
+
+    def batch(self, update: int, members: Tensor) -> tuple[Batch, dict[str, Tensor]]:
+        """Tensors (members, rows, …) of one update, and the noise that goes with them."""
+        epoch, position = divmod(update, self.per_epoch)
+        if epoch != self.epoch:
+            self._start(epoch)
+        size = self.task.batch_size
+        orders = self.order_of[members]
+        picked = self.order[:, position * size : (position + 1) * size][orders]
+        flat = picked.flatten()
+        batch = tuple(tensor.index_select(0, flat).view(*picked.shape, *tensor.shape[1:]) for tensor in self.train)
+        noise = {name: draws[orders[:, None], picked] for name, draws in self.augmentation.items()}
+        if self.draws_noise:
+            noise |= self.noise(Stream.NOISE, update, size, members)
+        return batch, noise
+
+    def noise(self, stream: Stream, counter: int, rows: int, members: Tensor) -> dict[str, Tensor]:
+        """Draws of the task's noise, (members, rows, …)."""
+        if not self.draws_noise:
+            return {}
+        wanted = self.noise_of[members]
+        draws = {
+            seed: self.task.noise(generator(self.noises[seed], stream, counter), rows) for seed in set(wanted.tolist())
+        }
+        first = next(iter(draws.values()))
+        return {name: _stack([draws[seed][name] for seed in wanted.tolist()]) for name in first}
+
+    def _start(self, epoch: int) -> None:
+        count = len(self.train[0])
+        self.epoch = epoch
+        self.order = _stack([generator(seed, Stream.ORDER, epoch).permutation(count) for seed in self.orders])
+        draws = [self.task.augmentation(generator(seed, Stream.AUGMENTATION, epoch), count) for seed in self.orders]
+        self.augmentation = {name: _stack([each[name] for each in draws]) for name in draws[0]}
+
+
+def _distinct(seeds: Sequence[int]) -> tuple[list[int], Tensor]:
+    """The different seeds, and the place of every member's among them, (members,)."""
+    distinct = list(dict.fromkeys(seeds))
+    return distinct, torch.tensor([distinct.index(seed) for seed in seeds])
+
+
+def _stack(arrays: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+class _Hyperparameters:
+    """What every member's plan says for every update, but for the gain.
+
+    Args:
+        numbers: the optimizer's own.
+        specs: of the members.
+    """
+
+    def __init__(self, numbers: Mapping[str, float], specs: Sequence[TrialSpec]) -> None:
+        self.courses: dict[str, list[NDArray[np.float64] | float]] = {}
+        for name, constant in numbers.items():
+            self.courses[name] = []
+            for spec in specs:
+                base = spec.rate if name in ("lr", "initial_lr") else constant
+                course = dict(spec.policy.plan.courses).get(name)
+                self.courses[name].append(base if course is None else _course_values(course, base, spec.updates))
+
+    def between(self, start: int, stop: int, members: Sequence[int]) -> Values:
+        """(updates, members) for updates start … stop - 1."""
+        values: Values = {}
+        for name, courses in self.courses.items():
+            block = np.empty((stop - start, len(members)))
+            for column, member in enumerate(members):
+                course = courses[member]
+                block[:, column] = course if isinstance(course, float | int) else course[start:stop]
+            values[name] = block
+        return values
+
+
+def _course_values(course: Course, base: float, updates: int) -> NDArray[np.float64]:
+    """`course.value(k / updates, base)` for k = 0 … updates, as `BudgetScheduler` computes it: (updates + 1,)."""
+    # Members differ in their rates more often than in their schedules, which cost 3 µs a value: so each schedule is
+    # read once, in plain floats, and the course is computed from what was read.
+    read = copy.copy(course)
+    object.__setattr__(read, "schedule", lambda progress: _shares(course.schedule, updates))
+    values: NDArray[np.float64] = read.value(0.0, base)
+    return values
+
+
+@lru_cache(maxsize=256)
+def _shares(schedule: Multiplier, updates: int) -> NDArray[np.float64]:
+    return np.array([float(schedule(min(update / updates, 1.0))) for update in range(updates + 1)])
+
+
+@dataclass
+class _Steered:
+    """A member's closed loop."""
+
+    state: Mapping[str, Any]
+    losses: list[float]
+
+
+class _Population:
+    """Trials in training.
+
+    Args:
+        task: of all.
+        way: how losses are computed.
+        specs: of one `population_key`.
+    """
+
+    def __init__(self, task: Task, way: type[Program], specs: Sequence[TrialSpec]) -> None:
+        form = _flat_form(specs[0].optimizer)
+        if form is None:
+            raise ValueError(f"{specs[0].optimizer} has no flat form")
+        self.task, self.specs = task, specs
+        self.runs = [Run(probes={name: [] for name in spec.probes}) for spec in specs]
+        models = {seed: task.model(seed) for seed in dict.fromkeys(spec.seeds.init for spec in specs)}
+        self.program = way(task, [models[spec.seeds.init] for spec in specs])
+        self.optimizer = form.kind(self.program.weights, form.flags)
+        self.data = _Data(task, [spec.seeds for spec in specs])
+        self.plans = _Hyperparameters(form.numbers, specs)
+        self.gains = np.ones(len(specs))
+        self.scheduled = np.array(["lr" in spec.policy.plan for spec in specs])
+        self.steered = {
+            member: _Steered(spec.policy.controller.start(), [])
+            for member, spec in enumerate(specs)
+            if spec.policy.controller is not None
+        }
+        self.members = list(range(len(specs)))
+        self.active = torch.arange(len(specs))
+
+    def train(self) -> None:
+        """All updates and evaluations, until no member is left."""
+        eval_every = self.specs[0].eval_every
+        done = 0
+        self.program.template.train()
+        while self.members:
+            next_look = (done // eval_every + 1) * eval_every
+            stop = min(next_look, done + CHECK_EVERY, *(self.specs[member].updates for member in self.members))
+            started = time.perf_counter()
+            self._advance(done, stop)
+            self._charge("training_seconds", started)
+            self._keep([self.runs[member].status == "finished" for member in self.members])
+            done = stop
+            if self.members:
+                started = time.perf_counter()
+                self._look(done, everyone=done == next_look)
+                self._charge("evaluation_seconds", started)
+                self._keep([self.specs[member].updates > done for member in self.members])
+
+    def _charge(self, account: str, started: float) -> None:
+        share = (time.perf_counter() - started) / len(self.members)
+        for member in self.members:
+            run = self.runs[member]
+            setattr(run, account, getattr(run, account) + share)
+
+    def _rates(self, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Learning rates with the gains in force; a rate that no plan schedules is nobody's to steer."""
+        factors = np.where(self.scheduled, self.gains, 1.0)[self.members]
+        return block * factors
+
+    def _advance(self, start: int, stop: int) -> None:
+        """Updates start … stop - 1, and what is recorded of them."""
+        values = self.plans.between(start, stop, self.members)
+        values["lr"] = self._rates(values["lr"])
+        kind = self.program.weights.dtype
+        # Columns of zeros are left out: no weight decay, no operation.
+        columns = {
+            name: torch.from_numpy(block).to(kind)[:, :, None].unbind()
+            for name, block in self.optimizer.derive(values, start).items()
+            if name in ("lr", "momentum") or block.any()
+        }
+        losses = torch.empty(stop - start, len(self.members), dtype=kind)
+        probes: dict[str, list[Tensor]] = {name: [] for name in self.specs[0].probes}
+        for update in range(start, stop):
+            loss, gradient = self.program.gradient(*self.data.batch(update, self.active))
+            losses[update - start] = loss
+            if "gradient_norm" in probes:
+                probes["gradient_norm"].append(_norms(gradient))
+            at: Columns = {name: block[update - start] for name, block in columns.items()}
+            self.optimizer.step(gradient, at, update == 0)
+            if "weight_norm" in probes:
+                probes["weight_norm"].append(_norms(self.program.weights))
+        norms = {name: torch.stack(each).numpy() for name, each in probes.items()}
+        self._note(start, losses.double().numpy(), values["lr"], norms)
+
+    def _note(
+        self, start: int, losses: NDArray[np.float64], rates: NDArray[np.float64], norms: dict[str, NDArray[np.float64]]
+    ) -> None:
+        """Put a stretch of updates, all arrays (updates, members), into the members' series."""
+        finite = np.isfinite(losses)
+        for column, member in enumerate(self.members):
+            run, end = self.runs[member], len(losses)
+            rows = _recorded(start, start + end, self.specs[member].updates)
+            if not finite[:, column].all():
+                end = int(np.argmin(finite[:, column])) + 1
+                rows = sorted({row for row in rows if row < end} | {end - 1})
+                run.status = "diverged"
+            run.done = start + end
+            run.updates += [start + row for row in rows]
+            run.losses += losses[rows, column].tolist()
+            run.rates += rates[rows, column].tolist()
+            for name, block in norms.items():
+                run.probes[name] += block[rows, column].tolist()
+            if member in self.steered:
+                self.steered[member].losses += losses[:end, column].tolist()
+
+    def _keep(self, wanted: list[bool]) -> None:
+        """Go on with the members that are wanted, if any."""
+        if all(wanted):
+            return
+        places = torch.tensor(wanted).nonzero()[:, 0]
+        self.members = [self.members[place] for place in places.tolist()]
+        self.active = self.active[places]
+        self.optimizer.keep(places)
+        if self.members:
+            self.program.bind(self.active, self.optimizer.weights)
+
+    def _look(self, done: int, everyone: bool) -> None:
+        """Evaluate those who are due, or everyone, and let controllers decide."""
+        splits = task_splits(self.task)
+        ending = [member for member in self.members if self.specs[member].updates == done]
+        if not (ending or everyone):
+            return
+        self.program.template.eval()
+        seen: dict[int, Evaluation] = {}
+        if everyone:
+            seen = self._evaluate(splits.validation, done)
+        if ending:
+            whole, self.active = self.active, torch.tensor(ending)
+            places = torch.tensor([place for place, member in enumerate(self.members) if member in set(ending)])
+            self.program.bind(self.active, self.optimizer.weights[places])
+            self.program.template.eval()
+            if not everyone:
+                seen = self._evaluate(splits.validation, done)
+            tested = self._evaluate(splits.test, done)
+            self.active = whole
+            self.program.bind(self.active, self.optimizer.weights)
+            for member in ending:
+                run = self.runs[member]
+                run.test = tested[member]
+                if not (math.isfinite(tested[member].loss) and math.isfinite(seen[member].loss)):
+                    run.status = "diverged"
+        self.program.template.train()
+        rates = dict(
+            zip(self.members, self._rates(self.plans.between(done, done + 1, self.members)["lr"])[0], strict=True)
+        )
+        for member, evaluation in seen.items():
+            self.runs[member].validation.append(evaluation)
+            self._decide(member, done, float(rates[member]), evaluation.loss)
+
+    def _decide(self, member: int, done: int, rate: float, validation_loss: float) -> None:
+        """As `BudgetScheduler.observe`."""
+        spec = self.specs[member]
+        if spec.policy.controller is None:
+            return
+        steered, gain = self.steered[member], float(self.gains[member])
+        progress = min(done / spec.updates, 1.0)
+        seen = Observation(done, progress, rate, gain, tuple(steered.losses), validation_loss)
+        decision, steered.state = spec.policy.controller.decide(seen, steered.state)
+        require(0 < decision.gain < float("inf"), "gain", decision.gain, "0 < gain < inf")
+        steered.losses = []
+        self.gains[member] = decision.gain
+        if decision.gain != gain:
+            self.runs[member].decisions.append((done, float(decision.gain), decision.reason))
+
+    @torch.no_grad()
+    def _evaluate(self, split: Batch, done: int) -> dict[int, Evaluation]:
+        """As `run.evaluate`, for all members that the program is bound to."""
+        metric = self.task.metric.name
+        count = len(split[0])
+        totals = {name: torch.zeros(len(self.active), dtype=torch.float64) for name in ("loss", metric)}
+        for chunk, start in enumerate(range(0, count, EVALUATION_BATCH)):
+            stop = min(start + EVALUATION_BATCH, count)
+            draws = self.data.noise(Stream.EVALUATION, chunk, stop - start, self.active)
+            for first in range(start, stop, EVALUATION_ROWS):
+                rows = slice(first, min(first + EVALUATION_ROWS, stop))
+                here = slice(rows.start - start, rows.stop - start)
+                batch = tuple(tensor[rows] for tensor in split)
+                values = self.program.evaluate(batch, {name: draw[:, here] for name, draw in draws.items()})
+                for name, total in totals.items():
+                    total += values[name].sum(1, dtype=torch.float64)
+        losses, metrics = ((totals[name] / count).tolist() for name in ("loss", metric))
+        triples = zip(self.active.tolist(), losses, metrics, strict=True)
+        return {member: Evaluation(done, loss, metric) for member, loss, metric in triples}
+
+
+def _recorded(start: int, stop: int, updates: int) -> list[int]:
+    """Which of the updates start … stop - 1 enter the series, counted from `start`; as in `run_trial`."""
+    stride = math.ceil(updates / SERIES_LENGTH)
+    return [update - start for update in range(start, stop) if update % stride == 0 or update == updates - 1]
+
+
+def _norms(block: Tensor) -> Tensor:
+    return block.double().square().sum(1).sqrt()
