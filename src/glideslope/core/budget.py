@@ -43,15 +43,15 @@ class Budget(Value, ABC):
 
 
 @dataclass(frozen=True)
-class Steps(Budget):
-    """A number of optimizer updates.
+class Counted(Budget, ABC):
+    """A whole number of something.
 
-    >>> str(Steps(500))
-    '500ba'
+    Class attributes:
+        suffix: what its text form puts behind the number.
     """
 
     count: int
-    unit: ClassVar[str] = "updates"
+    suffix: ClassVar[str]
 
     def _check(self) -> None:
         require(self.count >= 1, "count", self.count, "count >= 1")
@@ -61,7 +61,43 @@ class Steps(Budget):
         return self.count
 
     def __str__(self) -> str:
-        return f"{self.count}ba"
+        return f"{self.count}{self.suffix}"
+
+
+@dataclass(frozen=True)
+class Steps(Counted):
+    """A number of optimizer updates.
+
+    >>> str(Steps(500))
+    '500ba'
+    """
+
+    unit: ClassVar[str] = "updates"
+    suffix: ClassVar[str] = "ba"
+
+
+@dataclass(frozen=True)
+class Samples(Counted):
+    """A number of training examples, counted as they are used: `scheduler.step(samples=len(batch))`.
+
+    >>> str(Samples(1_000_000))
+    '1000000sp'
+    """
+
+    unit: ClassVar[str] = "samples"
+    suffix: ClassVar[str] = "sp"
+
+
+@dataclass(frozen=True)
+class Tokens(Counted):
+    """A number of tokens, counted as they are used: `scheduler.step(tokens=n)`.
+
+    >>> str(Tokens(2_000))
+    '2000tok'
+    """
+
+    unit: ClassVar[str] = "tokens"
+    suffix: ClassVar[str] = "tok"
 
 
 @dataclass(frozen=True)
@@ -98,50 +134,6 @@ class Epochs(Budget):
 
     def __str__(self) -> str:
         return f"{_number(self.count)}ep" + ("" if self.updates_per_epoch is None else f"*{self.updates_per_epoch}ba")
-
-
-@dataclass(frozen=True)
-class Samples(Budget):
-    """A number of training examples, counted as they are used: `scheduler.step(samples=len(batch))`.
-
-    >>> str(Samples(1_000_000))
-    '1000000sp'
-    """
-
-    count: int
-    unit: ClassVar[str] = "samples"
-
-    def _check(self) -> None:
-        require(self.count >= 1, "count", self.count, "count >= 1")
-
-    @property
-    def limit(self) -> float:
-        return self.count
-
-    def __str__(self) -> str:
-        return f"{self.count}sp"
-
-
-@dataclass(frozen=True)
-class Tokens(Budget):
-    """A number of tokens, counted as they are used: `scheduler.step(tokens=n)`.
-
-    >>> str(Tokens(2_000))
-    '2000tok'
-    """
-
-    count: int
-    unit: ClassVar[str] = "tokens"
-
-    def _check(self) -> None:
-        require(self.count >= 1, "count", self.count, "count >= 1")
-
-    @property
-    def limit(self) -> float:
-        return self.count
-
-    def __str__(self) -> str:
-        return f"{self.count}tok"
 
 
 @dataclass(frozen=True)
@@ -298,8 +290,8 @@ def parse_budget(budget: str | Budget) -> Budget:
     if unit.startswith("ep"):
         return Epochs(float(amount))
     require(amount == amount.to_integral_value(), "budget", budget, "a whole number of updates, samples or tokens")
-    kinds: dict[str, type[Steps] | type[Samples] | type[Tokens]] = {"ba": Steps, "sp": Samples, "tok": Tokens}
-    return kinds[unit](int(amount))
+    kinds: tuple[type[Counted], ...] = (Steps, Samples, Tokens)
+    return next(kind for kind in kinds if kind.suffix == unit)(int(amount))
 
 
 def _moment(text: str, budget: str) -> float:

@@ -76,7 +76,7 @@ class Meter:
     0.625
     """
 
-    def __init__(self, budget: Budget, clock: Clock = Clock()) -> None:  # noqa: B008 - a frozen value
+    def __init__(self, budget: Budget, clock: Clock = Clock()) -> None:
         self._clock = clock
         self._budget = budget
         self._segment = Segment(budget)
@@ -124,7 +124,7 @@ class Meter:
         self._start(running, elapsed)
 
     def end_epoch(self) -> int | None:
-        """Count an epoch. The first one teaches a budget in epochs how many updates an epoch has: that number, else None."""
+        """Count an epoch; the number of updates in one, if a budget in epochs learned it from this first one."""
         self.amounts["epochs"] += 1
         unknown_length = isinstance(self._budget, Epochs) and self._budget.updates_per_epoch is None
         if unknown_length and self._learned is None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional
 
 from glideslope.trials.stacked import Stacked, Unstackable, members
 
@@ -54,12 +55,14 @@ class DenseStack(nn.Module):
     belong. Measured for 64-20-6-20-64 and 2 members: half the price in Python of one node per layer.
 
     Args:
-        layers: in order.
+        layers: in order; widths may be padded with zeros.
+        outputs: width of the last layer without padding.
     """
 
-    def __init__(self, layers: Sequence[DenseLayer]) -> None:
+    def __init__(self, layers: Sequence[DenseLayer], outputs: int) -> None:
         super().__init__()
         self.layers = layers
+        self.outputs = outputs
         # Something for autograd to differentiate: gradients of weights do not pass through it.
         self.anchor = torch.zeros((), requires_grad=True)
         self.is_open = False
@@ -72,8 +75,12 @@ class DenseStack(nn.Module):
             if self.is_open:
                 raise Unstackable("dense layers that are used twice")
             self.is_open = True
-        rows = members(inputs, len(self.layers[0].weight))
-        return Stacked(cast(Tensor, _Dense.apply(rows, self.anchor, self)))  # type: ignore[no-untyped-call]
+        weight = self.layers[0].weight
+        rows = members(inputs, len(weight))
+        if missing := weight.shape[2] - rows.shape[2]:
+            rows = functional.pad(rows, (0, missing))
+        outputs = cast(Tensor, _Dense.apply(rows, self.anchor, self))  # type: ignore[no-untyped-call]
+        return Stacked(outputs if outputs.shape[2] == self.outputs else outputs[..., : self.outputs])
 
 
 class _Dense(Function):
