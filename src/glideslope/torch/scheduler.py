@@ -464,6 +464,7 @@ class BudgetScheduler(LRScheduler):
                 f"this checkpoint has {len(state_dict['bases'])} parameter groups, "
                 f"the optimizer {len(self.optimizer.param_groups)}. Add the groups before loading."
             )
+        self._count.skip()
         self._meter.load_state_dict(state_dict)
         if self._preamble:
             self._preamble.load_state_dict(state_dict["preamble"])

@@ -53,6 +53,10 @@ class UpdateCount:
         for handle in (inner.register_step_pre_hook(begin), inner.register_step_post_hook(end)):
             weakref.finalize(self, handle.remove)
 
+    def skip(self) -> None:
+        """Forget what was reported and not handed out: it belongs to a position that was left by loading another."""
+        self.seen[0] = self.reported[0]
+
     def new(self) -> int:
         """Updates since the last call; 1 if the optimizer has never reported any."""
         total = self.reported[0]

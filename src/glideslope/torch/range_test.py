@@ -1,0 +1,196 @@
+"""Learning-rate range test: raise the rate from update to update, watch the loss, and put everything back."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from glideslope.core.value import require, unknown
+from glideslope.torch.groups import write
+
+SMOOTHING = 0.9
+"""Decay of the running mean that suggestions are read from; single losses are too noisy to differentiate."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A rate, or why none could be told.
+
+    Args:
+        rate: the suggested learning rate of the first group; None if the curve does not tell.
+        reason: what it was read from, or what is missing.
+    """
+
+    rate: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a range test saw.
+
+    Args:
+        rates: learning rate of the first group at each update, increasing.
+        losses: the training loss returned at each update.
+        accuracies: what `accuracy` returned after each update; empty without it.
+        diverged: whether the test was stopped because the loss ran away.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    diverged: bool
+
+    @property
+    def smoothed(self) -> tuple[float, ...]:
+        """Exponentially weighted mean of the losses up to each update, without the bias of its start."""
+        mean, weight, values = 0.0, 0.0, []
+        for loss in self.losses:
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            weight = SMOOTHING * weight + (1 - SMOOTHING)
+            values.append(mean / weight)
+        return tuple(values)
+
+    def steepest(self) -> Suggestion:
+        """The rate at which the smoothed loss falls fastest per factor of the rate.
+
+        Source: the rule that fastai's and PyTorch Lightning's learning-rate finders suggest by.
+        """
+        finite = [(rate, loss) for rate, loss in zip(self.rates, self.smoothed, strict=True) if math.isfinite(loss)]
+        if len(finite) < 3:
+            return Suggestion(None, f"could not tell: {len(finite)} finite losses, and 3 are needed.")
+        logs, losses = np.log([rate for rate, _ in finite]), np.array([loss for _, loss in finite])
+        slopes = np.gradient(losses, logs)
+        index = int(slopes.argmin())
+        if slopes[index] >= 0:
+            return Suggestion(
+                None, "could not tell: the loss falls nowhere. Start lower, or train the model a little first."
+            )
+        if index == len(finite) - 1:
+            return Suggestion(None, "could not tell: the loss still falls fastest at the last rate. Stop higher.")
+        return Suggestion(finite[index][0], f"the smoothed loss falls fastest here ({slopes[index]:.3g} per e-fold).")
+
+    def minimum_over_ten(self) -> Suggestion:
+        """A tenth of the rate at which the smoothed loss is lowest.
+
+        Source: the usual reading of Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017.
+        """
+        values = self.smoothed
+        finite = [index for index, loss in enumerate(values) if math.isfinite(loss)]
+        if not finite:
+            return Suggestion(None, "could not tell: no loss is finite. Start lower.")
+        index = min(finite, key=lambda position: values[position])
+        if index == len(values) - 1 and not self.diverged:
+            return Suggestion(None, "could not tell: the loss is lowest at the last rate. Stop higher.")
+        return Suggestion(self.rates[index] / 10, f"the smoothed loss is lowest at {self.rates[index]:.3g}.")
+
+    def accuracy_peak(self) -> Suggestion:
+        """The rate at which the accuracy is highest: the maximum of a cycle.
+
+        Source: Smith, WACV 2017, Section 3.3; the protocol of Dong et al., 2021, Appendix A.3.
+        """
+        if not self.accuracies:
+            return Suggestion(None, "could not tell: no accuracy was measured. Pass `accuracy=…`.")
+        index = max(range(len(self.accuracies)), key=lambda position: self.accuracies[position])
+        if index == len(self.accuracies) - 1 and not self.diverged:
+            return Suggestion(None, "could not tell: the accuracy is highest at the last rate. Stop higher.")
+        return Suggestion(self.rates[index], f"the accuracy peaks here ({self.accuracies[index]:.4g}).")
+
+
+def range_test(
+    model_step: Callable[[], float | torch.Tensor],
+    optimizer: Optimizer,
+    start: float,
+    stop: float,
+    *,
+    stateful: Sequence[Any],
+    num_updates: int = 100,
+    spacing: Literal["exponential", "linear"] = "exponential",
+    divergence: float = 4.0,
+    accuracy: Callable[[], float] | None = None,
+) -> RangeTest:
+    """Train for a few updates at a rising rate, then put model, optimizer and random generators back bit for bit.
+
+    Works on anything that makes one update and returns a loss: AMP, accumulation, several losses, custom loops; with
+    several groups (their rates keep their ratios) and while a scheduler is attached (its values are overwritten; name
+    it in `stateful`).
+
+    Args:
+        model_step: makes one update (forward, backward, `optimizer.step()`) and returns the loss.
+        optimizer: whose rates are raised.
+        start, stop: rates of the first group at the first and the last update, 0 < start < stop.
+        stateful: everything else that an update changes and that has `state_dict` and `load_state_dict`: the model, a
+            scaler, a scheduler, a stateful data loader. What is left out stays as the test leaves it.
+        num_updates: length of the test, >= 2.
+        spacing: "exponential" (equal factors) or "linear" (equal steps, as Smith's).
+        divergence: stop when the smoothed loss exceeds this many times its minimum, > 1; a loss that is not finite
+            stops at once.
+        accuracy: measured after each update, for `RangeTest.accuracy_peak`.
+
+    Raises:
+        ValueError: an argument is out of its bounds.
+    """
+    require(0 < start < stop < math.inf, "start, stop", (start, stop), "0 < start < stop < inf")
+    require(num_updates >= 2, "num_updates", num_updates, "num_updates >= 2")
+    require(divergence > 1, "divergence", divergence, "divergence > 1")
+    if spacing not in ("exponential", "linear"):
+        raise unknown("spacing", spacing, ("exponential", "linear"))
+    spaced = np.geomspace if spacing == "exponential" else np.linspace
+    ratios = _ratios(optimizer)
+    rates: list[float] = []
+    losses: list[float] = []
+    accuracies: list[float] = []
+    diverged = False
+    with _put_back(optimizer, stateful):
+        for rate in map(float, spaced(start, stop, num_updates)):
+            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+                write(group, "lr", rate * ratio)
+            returned = model_step()
+            loss = float(returned.detach() if isinstance(returned, torch.Tensor) else returned)
+            rates.append(rate)
+            losses.append(loss)
+            if accuracy is not None:
+                accuracies.append(float(accuracy()))
+            seen = RangeTest(tuple(rates), tuple(losses), (), False).smoothed
+            diverged = not math.isfinite(loss) or (len(seen) > 1 and seen[-1] > divergence * min(seen) > 0)
+            if diverged:
+                break
+    return RangeTest(tuple(rates), tuple(losses), tuple(accuracies), diverged)
+
+
+def _ratios(optimizer: Optimizer) -> list[float]:
+    """Each group's rate against the first's; all equal where the first is 0, as under a warmup from 0."""
+    rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    return [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+
+
+@contextmanager
+def _put_back(optimizer: Optimizer, stateful: Sequence[Any]) -> Iterator[None]:
+    """Restore the optimizer, everything stateful and every global random generator, whatever happens inside."""
+    # The optimizer before the rest: a scheduler among them then writes its own values last.
+    things = [optimizer, *stateful]
+    saved = [copy.deepcopy(thing.state_dict()) for thing in things]
+    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    modes = [(thing, thing.training) for thing in stateful if isinstance(thing, torch.nn.Module)]
+    try:
+        yield
+    finally:
+        for thing, state in zip(things, saved, strict=True):
+            thing.load_state_dict(state)
+        for module, training in modes:
+            module.train(training)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        torch.set_rng_state(generators[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
