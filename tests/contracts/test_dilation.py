@@ -11,7 +11,9 @@ def rates(multiplier, budget, updates, seconds=0.0, **amounts):
     """Rate in force during each of the updates, each of which costs `amounts` and `seconds`."""
     now = [0.0]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = BudgetScheduler(optimizer, multiplier, budget, clock=Clock(monotonic=lambda: now[0], wall=lambda: now[0]))
+    scheduler = BudgetScheduler(
+        optimizer, multiplier, budget, clock=Clock(monotonic=lambda: now[0], wall=lambda: now[0])
+    )
     seen = []
     for _ in range(updates):
         seen.append(optimizer.param_groups[0]["lr"])

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from tiny_tasks import Regression
 from torch import Tensor, nn
 from torch.nn import functional
-from tiny_tasks import Regression
 
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 

@@ -1,6 +1,7 @@
 """Updates: what counts is what the optimizer did."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -55,8 +56,37 @@ def test_accumulation_needs_nothing():
             optimizer.step()
         scheduler.step()
         if not micro_batch:
-            assert scheduler.last_epoch == 1  # nothing reported yet: the call counted
-    assert scheduler.last_epoch == 5
+            assert scheduler.last_epoch == 1  # nothing reported yet: the call counted, and is taken back later
+    assert scheduler.last_epoch == 4
+
+
+def test_steps_skipped_before_the_first_update_are_taken_back():
+    optimizer = sgd()
+    scheduler = BudgetScheduler(optimizer, "linear", Steps(10))
+    for _ in range(3):
+        scheduler.step()  # GradScaler starts high and skips
+    updates = 0
+    while not scheduler.exhausted:
+        optimizer.step()
+        scheduler.step()
+        updates += 1
+    assert updates == 10
+
+
+@pytest.mark.parametrize("schedule", ["rex", "one_cycle | plateau"])
+def test_a_copy_and_a_pickle_are_runs_of_their_own(schedule):
+    optimizer = sgd(momentum=0.9)
+    scheduler = BudgetScheduler(optimizer, schedule, Steps(10))
+    optimizer.step()
+    scheduler.step()
+    before = scheduler.get_last_lr()
+    for twin in (copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
+        assert twin.optimizer is not optimizer
+        for _ in range(3):
+            twin.optimizer.step()
+            twin.step()
+        assert (twin.last_epoch, scheduler.last_epoch) == (4, 1)
+        assert scheduler.get_last_lr() == before
 
 
 def test_a_step_skipped_by_amp_is_no_update():

@@ -9,12 +9,17 @@ import pytest
 import torch
 from specs import make_spec
 
-from glideslope.core.spec import canonical, parse_policy
+from glideslope.controller.rules import Plateau
+from glideslope.core.budget import Steps
+from glideslope.core.plan import Absolute, Plan, Preamble
+from glideslope.core.policy import Policy
+from glideslope.core.profiles import Linear, Rex
+from glideslope.core.spec import canonical
 from glideslope.trials.executors import Populations
 from glideslope.trials.lookup import find_task
 from glideslope.trials.optimizers import OptimizerSpec
 from glideslope.trials.population import pays, population_key, run_population
-from glideslope.trials.programs import StackedProgram, VmapProgram, choose_program
+from glideslope.trials.programs import PaddedProgram, StackedProgram, VmapProgram, choose_program
 from glideslope.trials.run import run_trial
 from glideslope.trials.trial import Seeds
 
@@ -33,12 +38,6 @@ OPTIMIZERS = (
     "torch.optim:SGD(momentum=0.9)",
 )
 DOUBLE = "dense_tasks:Dense"
-
-
-@pytest.fixture
-def double(monkeypatch):
-    """The dense task in double precision, under a name of its own."""
-    return "dense_tasks:DOUBLE"
 
 
 def many(task, count, optimizer="sgdm", **changes):
@@ -97,10 +96,9 @@ class TestEquality:
             assert_close(record, run_trial(spec), 1e-5)
 
     @pytest.mark.parametrize("task", ["dense_tasks:GENERAL", "dense_tasks:DOUBLE"])
-    def test_vmap_is_the_oracle(self, task, monkeypatch):
-        monkeypatch.setattr("glideslope.trials.population.choose_program", lambda task: VmapProgram)
+    def test_vmap_is_the_oracle(self, task):
         specs = many(task, 5, "adam", lengths=(21, 11))
-        for spec, record in zip(specs, run_population(specs), strict=True):
+        for spec, record in zip(specs, run_population(specs, VmapProgram), strict=True):
             assert record.path["method"] == "vmap"
             assert_close(record, run_trial(spec), 1e-12)
 
@@ -109,27 +107,23 @@ class TestEquality:
         for spec, record in zip(specs, run_population(specs), strict=True):
             assert_close(record, run_trial(spec), 1e-5)
 
-    @pytest.mark.parametrize("lengths", [(1,), (8,), (9, 300, 16), (613,)])
+    @pytest.mark.parametrize("lengths", [(1,), (8,), (9, 300, 16)])
     def test_members_of_different_length_leave_when_they_are_done(self, lengths):
         specs = many("dense_tasks:DOUBLE", 4, lengths=lengths)
         for spec, record in zip(specs, run_population(specs), strict=True):
             assert_close(record, run_trial(spec), 1e-9)
 
     def test_a_plan_for_weight_decay(self):
-        from glideslope.core.plan import Plan
-        from glideslope.core.policy import Policy
-        from glideslope.core.profiles import Linear, Rex
 
         spec = make_spec("dense_tasks:DOUBLE", optimizer="adamw(weight_decay=0.3)", updates=20)
-        specs = [replace(spec, policy=Policy(Plan({"lr": Rex(), "weight_decay": Linear()})), seeds=Seeds.all(seed)) for seed in (1, 2)]
+        specs = [
+            replace(spec, policy=Policy(Plan({"lr": Rex(), "weight_decay": Linear()})), seeds=Seeds.all(seed))
+            for seed in (1, 2)
+        ]
         for spec, record in zip(specs, run_population(specs), strict=True):
             assert_close(record, run_trial(spec), 1e-12)
 
     def test_a_plan_for_momentum_alone_leaves_the_rate_to_nobody(self):
-        from glideslope.controller.rules import Plateau
-        from glideslope.core.plan import Absolute, Plan
-        from glideslope.core.policy import Policy
-        from glideslope.core.profiles import Linear
 
         plan = Plan({"momentum": Absolute(Linear(), 0.5, 0.95)})
         spec = make_spec("dense_tasks:DOUBLE", updates=40, eval_every=5)
@@ -143,7 +137,12 @@ class TestEquality:
 class TestIndependence:
     @pytest.mark.parametrize(
         ("task", "optimizer"),
-        [("mnist1d-mlp", "sgdm"), ("digits-autoencoder", "adam"), ("digits-vae", "amsgrad"), ("dense_tasks:Dense", "rmsprop")],
+        [
+            ("mnist1d-mlp", "sgdm"),
+            ("digits-autoencoder", "adam"),
+            ("digits-vae", "amsgrad"),
+            ("dense_tasks:Dense", "rmsprop"),
+        ],
     )
     def test_a_record_depends_on_its_spec_alone_bit_for_bit(self, task, optimizer):
         specs = many(task, 17, optimizer, lengths=(12, 9))
@@ -206,7 +205,8 @@ class TestChoice:
             ("digits-autoencoder", StackedProgram),
             ("digits-vae", StackedProgram),
             ("tiny_tasks:Regression", StackedProgram),
-            ("dense_tasks:Tanh", StackedProgram),
+            ("dense_tasks:Dense", PaddedProgram),
+            ("dense_tasks:Tanh", PaddedProgram),
             ("dense_tasks:General", VmapProgram),
             ("digits-cnn", None),
             ("mnist1d-gru", None),
@@ -228,11 +228,9 @@ class TestChoice:
         assert record.outcome == run_trial(spec).outcome
 
     def test_preambles_and_unknown_hyperparameters_run_alone(self):
-        from glideslope.core.plan import Plan
-        from glideslope.core.policy import Policy
-        from glideslope.core.profiles import Linear
 
-        for policy in (parse_policy("rex+preamble(3ba)"), Policy(Plan({"lr": Linear(), "beta2": Linear()}))):
+        early = Preamble(Steps(3), 0.0, 0.1)
+        for policy in (Policy(Plan({"lr": Linear()}, early)), Policy(Plan({"lr": Linear(), "beta2": Linear()}))):
             assert population_key(replace(make_spec("dense_tasks:Dense"), policy=policy)) is None
 
     def test_keys_tell_apart_what_cannot_be_columns(self):
@@ -264,7 +262,7 @@ class TestChoice:
 
     def test_memory_bounds_the_size(self, monkeypatch):
         monkeypatch.setattr("glideslope.trials.population.MOST_BYTES", 200_000)
-        specs = many("dense_tasks:Tanh", 40, seeds=None) if False else many("dense_tasks:Dense", 40)
+        specs = many("dense_tasks:Dense", 40)
         from glideslope.trials import population
 
         population._size.cache_clear()
@@ -284,7 +282,7 @@ class TestChoice:
 
         monkeypatch.setattr(population._Population, "train", greedy)
         records = run_population(many("dense_tasks:Dense", 7))
-        assert [record.path["K"] for record in records] == [1, 2, 2, 2]  or {r.path["K"] for r in records} <= {1, 2}
+        assert [record.path["K"] for record in records] == [1, 2, 2, 2, 2, 2, 2]
         assert {record.status for record in records} == {"finished"}
 
 

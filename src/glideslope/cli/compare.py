@@ -125,6 +125,9 @@ def _settings(names: tuple[str, ...], optimizers: tuple[str, ...]) -> tuple[Sett
 def _share(text: str) -> float:
     """A share of the maximum: "5%" or 0.05."""
     try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         raise ValueError(f"cannot read the share {text!r}. Write 5% or 0.05.") from None
+    if share > 2 and not text.endswith("%"):
+        raise ValueError(f"{text} is {100 * share:g} % of the maximum. Write {text}% if you mean percent.")
+    return share

@@ -10,7 +10,7 @@ import numpy as np
 import plotext
 import typer
 
-from glideslope.core.budget import Budget, Epochs, Steps, parse_budget
+from glideslope.core.budget import Budget, Deadline, Epochs, Steps, parse_budget
 from glideslope.core.plan import Plan, for_budget
 from glideslope.core.spec import parse_policy
 from glideslope.report import figures, page
@@ -65,6 +65,8 @@ def _draw(title: str, curves: dict[str, figures.Curve], span: Budget) -> None:
     """One chart in the terminal; the axis is the budget in its own unit."""
     unit = {Epochs: "epochs", Steps: "updates"}.get(type(span), span.unit)
     limit = span.count if isinstance(span, Epochs) else span.limit
+    if isinstance(span, Deadline):
+        unit, limit = "share of the time left", 1.0
     plotext.clear_figure()
     plotext.theme("clear" if not sys.stdout.isatty() else "pro")
     plotext.plotsize(100, 24)

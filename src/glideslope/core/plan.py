@@ -82,7 +82,8 @@ class Preamble(Value):
     stop: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", parse_budget(self.length))
+        if isinstance(self.length, str):
+            object.__setattr__(self, "length", parse_budget(self.length))
         super().__post_init__()
 
     def _check(self) -> None:

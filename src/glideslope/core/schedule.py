@@ -142,7 +142,8 @@ class Cycles(Multiplier):
     @classmethod
     def evenly(cls, profile: Multiplier, restarts: int, peak_decay: float = 1.0) -> Self:
         """`restarts` restarts at even distances inside the budget, hence restarts + 1 equal cycles that end on it."""
-        require(restarts >= 0, "restarts", restarts, "restarts >= 0")
+        whole = isinstance(restarts, int) and not isinstance(restarts, bool)
+        require(whole and restarts >= 0, "restarts", restarts, "restarts is a whole number >= 0")
         return cls(profile, period=1 / (restarts + 1), peak_decay=peak_decay)
 
     def _check(self) -> None:
@@ -200,7 +201,7 @@ class Sequence(Multiplier):
     at: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.at:
+        if not self.at and isinstance(self.parts, tuple):
             count = len(self.parts)
             object.__setattr__(self, "at", tuple(index / count for index in range(1, count)))
         super().__post_init__()

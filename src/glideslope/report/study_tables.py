@@ -17,6 +17,7 @@ from glideslope.report.statistics import (
     TiedSet,
     cell_variation,
     friedman_nemenyi,
+    pooled_interval,
     smallest_detectable_difference,
     tied_with_best,
 )
@@ -196,8 +197,44 @@ def improvement_table(improvements: Sequence[Improvement]) -> Table:
         rows,
         "Same task, optimizer, budget and seed; ties count half; mean over "
         f"{_count(improvements[0].num_cells, 'cell')}. "
-        "Interval: hierarchical bootstrap over task, cell and seed.",
+        "Interval: hierarchical bootstrap over task, cell and seed; with few tasks expect it to cover as far below its "
+        "nominal share as those of the expected Top-k.",
     )
+
+
+def difference_tables(cells: Sequence[Cell], schedules: Sequence[str], baseline: str) -> list[Table]:
+    """Difference of every schedule to the baseline, with its pooled paired t-interval: a table per task and optimizer.
+
+    Cells in which either diverged, or whose runs are not paired, are left empty.
+    """
+    tables = []
+    for task, optimizer in dict.fromkeys((cell.task, cell.optimizer) for cell in cells):
+        mine = [cell for cell in cells if (cell.task, cell.optimizer) == (task, optimizer)]
+        rows: tuple[tuple[Entry, ...], ...] = tuple(
+            (name, *(_difference(cell, schedules, name, baseline) for cell in mine))
+            for name in schedules
+            if name != baseline
+        )
+        tables.append(
+            Table(
+                f"{task}, {optimizer}: difference to {baseline}",
+                ("schedule", *(cell.budget for cell in mine)),
+                rows,
+                "Mean difference [95 % interval], paired by seed: t-interval, variance pooled over the schedules of the "
+                "cell; one interval at a time, not corrected for their number.",
+            )
+        )
+    return tables
+
+
+def _difference(cell: Cell, schedules: Sequence[str], name: str, baseline: str) -> Entry:
+    if not cell.paired:
+        return EMPTY
+    finite = [other for other in schedules if other in cell.scores and np.isfinite(cell.values(other)).all()]
+    if name not in finite or baseline not in finite:
+        return EMPTY
+    found = pooled_interval(cell.matrix(finite), finite.index(name), finite.index(baseline))
+    return Estimate(found.mean, found.low, found.high)
 
 
 def detectable_table(

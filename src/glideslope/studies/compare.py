@@ -153,6 +153,7 @@ class Answer:
         num_trials: trials in all, tuning included.
         num_updates: their updates.
         seconds: their training and evaluation time, added up over all workers.
+        made_by: executors, methods and library versions that computed them; several if they differ.
         failed: trials that raised an error, as (place, traceback).
     """
 
@@ -162,6 +163,7 @@ class Answer:
     num_trials: int
     num_updates: int
     seconds: float
+    made_by: tuple[str, ...]
     failed: tuple[tuple[Place, str], ...]
 
 
@@ -206,5 +208,13 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         num_trials=len(used),
         num_updates=sum(record.cost.updates for record in used.values()),
         seconds=sum(record.cost.training_seconds + record.cost.evaluation_seconds for record in used.values()),
+        made_by=tuple(sorted({_made_by(record) for record in used.values() if record.versions})),
         failed=tuple(failed),
     )
+
+
+def _made_by(record: Record) -> str:
+    """Executor, method and versions of a record, in words."""
+    method = f" ({record.path['method']})" if "method" in record.path else ""
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
+    return f"{record.path['executor']}{method}, {versions}"

@@ -18,6 +18,7 @@ from glideslope.report.results import Cell, complete_part, group
 from glideslope.report.statistics import probability_of_improvement
 from glideslope.report.study_tables import (
     detectable_table,
+    difference_tables,
     expected_json,
     expected_table,
     improvement_table,
@@ -69,6 +70,10 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
         "trials": answer.num_trials,
         "updates": answer.num_updates,
         "seconds_of_work": answer.seconds,
+        "computed_by": list(answer.made_by),
+        "scores": [table.to_json() for table in scores],
+        "sensitivity": [table.to_json() for table in _sensitivity_tables(answer, metrics)],
+        "not_finished": list(complete.omitted),
     }
     if complete.omitted:
         sections.append(Section("Not finished", [f"Left out of the counts: {line}." for line in complete.omitted]))
@@ -91,7 +96,10 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
             ],
         ),
         Section("Every seed", [Figure(figures.seed_strips(cells, looks, schedules, metrics, directions))]),
-        Section("The schedules", [Figure(_shapes(schedules, looks), "Multiplier of the base rate over the budget.")]),
+        Section(
+            "The schedules",
+            [Figure(_shapes(question, schedules, looks), "Multiplier of the base rate over the budget.")],
+        ),
     ]
     lost = [setting.task.name for setting in question.settings if _nothing_finite(answer, setting.task.name)]
     if lost:
@@ -107,7 +115,8 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
         sections.insert(0, Section("Trials that failed", lines))
         data["failed"] = lines
     facts = {
-        **provenance,
+        **{name: fact for name, fact in provenance.items() if name != "versions"},
+        "computed by": "; ".join(answer.made_by),
         "trials": f"{answer.num_trials} (tuning and reporting), {answer.num_updates:,} updates",
         "work": f"{answer.seconds:.0f} s of one core, training and evaluation",
         "n": f"{question.num_seeds} reporting seeds, {question.num_tuning_seeds} tuning seeds",
@@ -202,6 +211,10 @@ def _ranking_sections(
         )
         paired.append(improvement)
         data["improvement"] = improvement.to_json()
+        if question.num_seeds >= 2:
+            differences = difference_tables(cells, counted, against)
+            paired += differences
+            data["differences"] = [table.to_json() for table in differences]
     if question.num_seeds >= 2:
         detectable = detectable_table(cells, schedules=counted, metrics=metrics)
         paired.append(detectable)
@@ -261,12 +274,12 @@ def _label(place: Place) -> str:
     return " / ".join(_words(place)[:3])
 
 
-def _shapes(schedules: tuple[str, ...], looks: Mapping[str, figures.Style]) -> Any:
+def _shapes(question: Question, schedules: tuple[str, ...], looks: Mapping[str, figures.Style]) -> Any:
     progress = np.linspace(0.0, 1.0, SHAPE_POINTS)
     multipliers: dict[str, figures.Curve] = {}
     momenta: dict[str, figures.Curve] = {}
     for label in schedules:
-        plan = Row.parse(label).candidates[0].plan
+        plan = question.settings[0].fitted(Row.parse(label).candidates[0], max(question.budgets)).plan
         if "lr" in plan:
             multipliers[label] = figures.Curve(progress, plan["lr"].value(progress, base=1.0))
         if "momentum" in plan:

@@ -13,7 +13,7 @@ from glideslope.report.document import Document
 from glideslope.report.page import Command, Provenance, Section
 from glideslope.report.tables import Entry, Table, Value, finite_or_none
 from glideslope.studies.compare import percent
-from glideslope.studies.sampling import Answer, Place
+from glideslope.studies.sampling import STEP_GAMMAS, Answer, Place
 
 TITLE = "Profile and sampling rate"
 
@@ -51,6 +51,11 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
             {"task": task, "optimizer": optimizer, "budget": budget, "tuned": tuned, "gamma": gamma}
             for (task, optimizer, budget, tuned), gamma in answer.gammas.items()
         ],
+        "held_rates": [
+            {"task": task, "optimizer": optimizer, "rate": rate}
+            for (task, optimizer), rate in answer.held_rates.items()
+        ],
+        "failed": [f"{place}: {error.strip().splitlines()[-1]}" for place, error in answer.failed],
         "provenance": dict(provenance),
     }
     return Document(TITLE, lead, sections, data)
@@ -65,7 +70,8 @@ def _table(answer: Answer, task: str, metric: str, unit: str, optimizer: str, bu
     note = f"{metric}{f', {unit}' if unit else ''}; mean ± std over {answer.question.num_seeds} seeds."
     gamma = answer.gammas.get((task, optimizer, budget, tuned))
     if gamma is not None:
-        note += f" step: gamma = {gamma:g}."
+        edge = " (the edge of its grid)" if gamma in (min(STEP_GAMMAS), max(STEP_GAMMAS)) else ""
+        note += f" step: gamma = {gamma:g}{edge}."
     note += " Rate tuned per cell." if tuned else f" Rate {answer.held_rates[task, optimizer]:.3g} throughout."
     return Table(f"{task}, {optimizer}, {percent(budget)}", ("sampling", *profiles), rows, note)
 

@@ -111,9 +111,7 @@ class BudgetScheduler(LRScheduler):
         self._in_preamble = preamble is not None
         self._agreed: tuple[float, bool] | None = None
         self._agree()
-        self._count = UpdateCount(optimizer, self._settle)
-        optimizer.register_load_state_dict_post_hook(lambda _: self._settle())
-        self._settle()
+        self._attach()
 
     # ------------------------------------------------------------ what is read
 
@@ -213,7 +211,9 @@ class BudgetScheduler(LRScheduler):
                 raise ValueError(
                     f"the budget {self._current.budget} counts {name}: call step({name}=…) with this update's."
                 )
-        self._current.advance(updates, samples or 0, tokens or 0)
+        counted = self._current.amounts
+        counted["updates"] = max(0, counted["updates"] + updates)
+        self._current.advance(0, samples or 0, tokens or 0)
         if self._in_preamble:
             self._meter.start_clock()  # the preamble's time is not the budget's
         if self.controller is not None and loss is not None and updates:
@@ -303,6 +303,12 @@ class BudgetScheduler(LRScheduler):
 
     # ------------------------------------------------------------ how values get into the groups
 
+    def _attach(self) -> None:
+        """Hook onto the optimizer."""
+        self._count = UpdateCount(self.optimizer, self._settle)
+        self.optimizer.register_load_state_dict_post_hook(lambda _: self._settle())
+        self._settle()
+
     def _settle(self) -> None:
         """Take up new groups and write the values in force: after whatever may have changed the set-up."""
         groups = self.optimizer.param_groups
@@ -345,11 +351,12 @@ class BudgetScheduler(LRScheduler):
         def advance() -> None:
             nonlocal block, start
             total = reported[0]
-            if total:
+            if total:  # as UpdateCount.new, without the call
                 position = amounts["updates"] = amounts["updates"] + total - seen[0]
                 seen[0] = total
             else:
                 position = amounts["updates"] = amounts["updates"] + 1
+                seen[0] += 1
                 if len(groups) != len(rates):  # no hook has told of them
                     self._settle()
                     return
@@ -413,6 +420,14 @@ class BudgetScheduler(LRScheduler):
         self._agreed = progress, bool(exhausted)
 
     # ------------------------------------------------------------ state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: hooks and the short path belong to this object alone and are made anew."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_advance", "_count")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as JSON types. Position and budget are separate entries."""

@@ -21,7 +21,7 @@ class UpdateCount:
 
     Attributes:
         reported: one number, the updates reported so far; 0 if the optimizer never did.
-        seen: one number, how many of them `new` has handed out.
+        seen: one number, how many updates `new` has handed out.
         known_groups: one number, the groups that were taken up.
     """
 
@@ -58,9 +58,14 @@ class UpdateCount:
         self.seen[0] = self.reported[0]
 
     def new(self) -> int:
-        """Updates since the last call; 1 if the optimizer has never reported any."""
+        """Updates since the last call; 1 if the optimizer has never reported any.
+
+        The first report takes back the calls counted before it, so the result may be negative once: AMP usually skips
+        the first steps of a run, and the calls behind them are no updates.
+        """
         total = self.reported[0]
         if not total:
+            self.seen[0] += 1
             return 1
         new, self.seen[0] = total - self.seen[0], total
         return new

@@ -101,7 +101,10 @@ class _Dense(Function):
         for position in reversed(range(len(layers))):
             layer = layers[position]
             if layer.rectified:
-                gradient = torch.ops.aten.threshold_backward(gradient, values[position + 1], 0)
+                # In place, but for the gradient that came from outside.
+                into = torch.empty_like(gradient) if position == len(layers) - 1 else gradient
+                torch.ops.aten.threshold_backward.grad_input(gradient, values[position + 1], 0, grad_input=into)
+                gradient = into
             # Not with `out=`: into a view, PyTorch computes member by member, which takes twice as long.
             layer.weight_gradient.copy_(torch.bmm(gradient.mT, values[position]))
             if layer.bias_gradient is not None:

@@ -49,7 +49,7 @@ def _find_task(name: str, params: str) -> Task:
             raise unknown("task", name, [*known, "package.module:attribute"])
         found = known[name].load()
     if inspect.isclass(found):
-        task = found(**json.loads(params))
+        task = found(**{name: _tuples(value) for name, value in json.loads(params).items()})
     elif inspect.isroutine(found):
         task = found()
     else:
@@ -59,6 +59,11 @@ def _find_task(name: str, params: str) -> Task:
             f"{name!r} is a {type(task).__name__}, but must be a glideslope.trials.task.Task and a frozen dataclass."
         )
     return task
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were: tasks are hashed."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def task_params(task: Task) -> dict[str, Any]:

@@ -91,13 +91,14 @@ def _program(spec: TrialSpec) -> type[Program] | None:
         return None
 
 
-def run_population(specs: Sequence[TrialSpec]) -> list[Record]:
+def run_population(specs: Sequence[TrialSpec], way: type[Program] | None = None) -> list[Record]:
     """Train all, as one program where that pays and one by one where not; records in the order of the specs.
 
     A member's outcome depends on its spec alone: not on the other members, their number or their order.
 
     Args:
         specs: trials of one `population_key`, or a single trial of any kind.
+        way: how to compute them; for tests and benchmarks, which try others than `choose_program` takes.
 
     Raises:
         KeyboardInterrupt: passed on, nothing is recorded.
@@ -107,7 +108,7 @@ def run_population(specs: Sequence[TrialSpec]) -> list[Record]:
     if None in keys:
         return _one_by_one(specs)
     with one_thread(), _denormals_flushed():
-        way = _program(specs[0])
+        way = way or _program(specs[0])
         if way is None:
             return _one_by_one(specs)
         task = planned_task(specs[0])

@@ -39,6 +39,11 @@ class Program(ABC):
     Args:
         task: what is trained.
         models: one per member, alike but for their numbers.
+
+    Attributes:
+        weights: (members, weights).
+        real: (weights,), False where the block is only filled up.
+        template: the model that is called, in training or evaluation mode.
     """
 
     method: ClassVar[str]
@@ -53,6 +58,8 @@ class Program(ABC):
             columns.append({name: self._laid_out(weight) for name, weight in named.items() if weight.requires_grad})
             fixed = {name: weight.detach() for name, weight in named.items() if not weight.requires_grad}
             constants.append({**fixed, **dict(model.named_buffers())})
+        weights = [weight for weight in models[0].parameters() if weight.requires_grad]
+        self.real = torch.cat([self._laid_out(torch.ones_like(weight)).flatten() for weight in weights]) > 0
         self.shapes = {name: tensor.shape for name, tensor in columns[0].items()}
         self.all_constants = {name: torch.stack([member[name] for member in constants]) for name in constants[0]}
         block = torch.stack([torch.cat([tensor.flatten() for tensor in member.values()]) for member in columns])
@@ -296,7 +303,7 @@ def _repeats(way: type[Program], task: Task, models: Sequence[nn.Module]) -> boo
         slopes = torch.cat([slope.flatten() for slope in torch.autograd.grad(loss, weights)])
         with torch.no_grad():
             wanted = task.evaluate(model.eval(), few, looks[member])
-        pairs = [(losses[member], loss), (gradient[member], slopes)]
+        pairs = [(losses[member], loss), (gradient[member][program.real], slopes)]
         pairs += [(values[name][member], wanted[name]) for name in wanted]
         pairs += zip(model.buffers(), buffers, strict=True)  # batch normalisation: its state would be lost
         if not all(_close(found, right.detach()) for found, right in pairs):

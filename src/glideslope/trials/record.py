@@ -73,7 +73,7 @@ class Record:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """Everything that the spec determines: equal specs, equal outcomes, bit for bit. No cost, path or versions."""
+        """Everything that the spec determines, bit for bit within one method (`path`). No cost, path or versions."""
         data = self.to_json()
         return {key: data[key] for key in data if key not in ("cost", "path", "versions", "error")}
 

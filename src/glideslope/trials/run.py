@@ -136,7 +136,7 @@ def _train(spec: TrialSpec, run: Run) -> None:
     stride = math.ceil(spec.updates / SERIES_LENGTH)
     _set_training(model, optimizer, True)
     started = time.perf_counter()
-    for batch, noise in _batches(task, splits.train, spec.seeds, spec.updates):
+    for batch, noise in batches(task, splits.train, spec.seeds, spec.updates):
         update = run.done
 
         def closure(batch: Batch = batch, noise: dict[str, Tensor] = noise) -> Tensor:
@@ -179,7 +179,7 @@ def _train(spec: TrialSpec, run: Run) -> None:
     run.training_seconds += time.perf_counter() - started
 
 
-def _batches(task: Task, train: Batch, seeds: Seeds, updates: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+def batches(task: Task, train: Batch, seeds: Seeds, updates: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     """Batches of whole size, each epoch in a new order keyed by (seed, epoch); with the draws that belong to them."""
     num_samples = len(train[0])
     per_epoch = updates_per_epoch(task, train)

@@ -168,8 +168,8 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Stacked]:
 
 
 def _argmax(value: Stacked, dim: int) -> Stacked:
-    # As rows of one member after the other: along an axis with strides, argmax takes three times as long.
-    return Stacked(value.data.contiguous().argmax(_shifted(dim, value)))
+    # Not argmax, which takes seven times as long along an axis with strides.
+    return Stacked(value.data.max(_shifted(dim, value)).indices)
 
 
 def _chunk(value: Stacked, chunks: int, dim: int = 0) -> tuple[Stacked, ...]:

@@ -150,7 +150,7 @@ class Store:
         with self._explained():
             self._connection.execute(
                 "INSERT INTO questions VALUES (?, ?, ?, ?) ON CONFLICT (question) DO UPDATE SET "
-                "provenance = excluded.provenance, asked_at = excluded.asked_at",
+                "asked_at = excluded.asked_at",
                 row,
             )
 

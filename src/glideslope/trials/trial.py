@@ -81,6 +81,8 @@ class TrialSpec:
         require(self.updates >= 1, "updates", self.updates, "updates >= 1")
         require(self.eval_every >= 1, "eval_every", self.eval_every, "eval_every >= 1")
         require(set(self.probes) <= set(PROBES), "probes", self.probes, f"names from {PROBES}")
+        if self.policy.plan.preamble is not None:
+            raise ValueError(f"trials run within their budget and have no preamble yet, but the plan is {self.policy}.")
         require(self.precision == "float32", "precision", self.precision, 'precision == "float32"')
 
     @property

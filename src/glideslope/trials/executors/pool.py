@@ -23,7 +23,7 @@ from glideslope.trials.executors.base import Executor
 from glideslope.trials.record import Cost, Record, Series
 from glideslope.trials.trial import TrialSpec
 
-_SETTINGS = {
+SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -134,7 +134,7 @@ def _start_worker(name: str) -> Worker:
     context = multiprocessing.get_context("spawn")  # fork would copy PyTorch's thread pools in mid-flight
     mine, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, name), daemon=True)
-    with _environment(_SETTINGS), _interrupt_held():
+    with environment(SETTINGS), _interrupt_held():
         process.start()
     theirs.close()
     return Worker(process, mine, [])
@@ -157,7 +157,7 @@ def _interrupt_held() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
+def environment(settings: dict[str, str]) -> Iterator[None]:
     """Environment variables for the children started inside; thread pools read them when libraries are loaded."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
