@@ -39,6 +39,7 @@ from glideslope.trials.lookup import find_task, task_splits
 from glideslope.trials.population import run_population
 from glideslope.trials.programs import StackedProgram, VmapProgram, choose_program
 from glideslope.trials.run import batches, one_thread, run_trial
+from glideslope.trials.stacked import Unstackable
 from glideslope.trials.task import Default, seeded_model
 from glideslope.trials.trial import Seeds, TrialSpec
 
@@ -146,7 +147,10 @@ def vmap(family: Family) -> float:
 
 
 def _population(family: Family, way: type[StackedProgram] | type[VmapProgram]) -> float:
-    records = run_population(specs_of(family, family.members), way)
+    try:
+        records = run_population(specs_of(family, family.members), way)
+    except Unstackable:
+        return float("nan")
     if records[0].path["method"] != way.method:
         return float("nan")  # cannot be computed this way
     return sum(record.cost.training_seconds for record in records) / family.members / family.updates

@@ -10,8 +10,7 @@ import torch
 from specs import make_spec
 
 from glideslope.controller.rules import Plateau
-from glideslope.core.budget import Steps
-from glideslope.core.plan import Absolute, Plan, Preamble
+from glideslope.core.plan import Absolute, Plan
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Linear, Rex
 from glideslope.core.spec import canonical
@@ -227,11 +226,15 @@ class TestChoice:
         assert record.path == {"executor": "population", "device": "cpu", "K": 1, "method": "loop"}
         assert record.outcome == run_trial(spec).outcome
 
-    def test_preambles_and_unknown_hyperparameters_run_alone(self):
+    def test_unknown_hyperparameters_run_alone(self):
+        policy = Policy(Plan({"lr": Linear(), "beta2": Linear()}))
+        assert population_key(replace(make_spec("dense_tasks:Dense"), policy=policy)) is None
 
-        early = Preamble(Steps(3), 0.0, 0.1)
-        for policy in (Policy(Plan({"lr": Linear()}, early)), Policy(Plan({"lr": Linear(), "beta2": Linear()}))):
-            assert population_key(replace(make_spec("dense_tasks:Dense"), policy=policy)) is None
+    def test_the_way_does_not_depend_on_the_threads_of_the_asker(self):
+        choose_program.cache_clear()
+        torch.set_num_threads(2)
+        assert choose_program(find_task("dense_tasks:Dense")) is PaddedProgram
+        assert torch.get_num_threads() == 2
 
     def test_keys_tell_apart_what_cannot_be_columns(self):
         spec = make_spec("dense_tasks:Dense")

@@ -220,8 +220,8 @@ def difference_tables(cells: Sequence[Cell], schedules: Sequence[str], baseline:
                 f"{task}, {optimizer}: difference to {baseline}",
                 ("schedule", *(cell.budget for cell in mine)),
                 rows,
-                "Mean difference [95 % interval], paired by seed: t-interval, variance pooled over the schedules of the "
-                "cell; one interval at a time, not corrected for their number.",
+                "Mean difference [95 % interval], paired by seed: t-interval, variance pooled over the schedules of a "
+                "cell; each interval for itself, not corrected for their number.",
             )
         )
     return tables

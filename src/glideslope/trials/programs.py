@@ -16,6 +16,7 @@ from torch.nn import functional
 from glideslope.trials.dense import DenseLayer, DenseStack, dense_parts
 from glideslope.trials.lookup import task_splits
 from glideslope.trials.randomness import Stream, generator
+from glideslope.trials.run import one_thread
 from glideslope.trials.stacked import Stacked, Unstackable
 from glideslope.trials.task import Batch, Noise, Task
 
@@ -27,7 +28,7 @@ LONERS = (nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 
 WIDTH = 16
 PROBES = (73_856_093, 19_349_663, 83_492_791)
-"""Seeds of models that are looked at before any trial is run; no user's, so that a trial's own trouble stays its own."""
+"""Seeds of models that are looked at before any trial is run: nobody's, so that a trial's own trouble stays its own."""
 
 
 class Program(ABC):
@@ -265,13 +266,15 @@ def choose_program(task: Task) -> type[Program] | None:
         return None
     if not 0 < sum(weight.numel() for weight in model.parameters() if weight.requires_grad) <= MOST_WEIGHTS:
         return None
-    for way in (StackedProgram, PaddedProgram, VmapProgram):
-        try:
-            if _repeats(way, task, models) and _is_blind(way, task, models[0]):
-                return way
-        # Whatever it is that goes wrong inside a user's code, under a way it was not written for: the next way.
-        except Exception:
-            continue
+    # As trials are run: with more threads a kernel's bits depend on how it was divided.
+    with one_thread():
+        for way in (StackedProgram, PaddedProgram, VmapProgram):
+            try:
+                if _repeats(way, task, models) and _is_blind(way, task, models[0]):
+                    return way
+            # Whatever it is that goes wrong inside a user's code, under a way it was not written for: the next way.
+            except Exception:
+                continue
     return None
 
 
