@@ -14,11 +14,12 @@ from glideslope.core.plan import Absolute, Plan
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Linear, Rex
 from glideslope.core.spec import canonical
+from glideslope.trials.batched.choice import choose_program
+from glideslope.trials.batched.programs import PaddedProgram, StackedProgram, VmapProgram
 from glideslope.trials.executors import Populations
 from glideslope.trials.lookup import find_task
 from glideslope.trials.optimizers import OptimizerSpec
 from glideslope.trials.population import pays, population_key, run_population
-from glideslope.trials.programs import PaddedProgram, StackedProgram, VmapProgram, choose_program
 from glideslope.trials.run import run_trial
 from glideslope.trials.trial import Seeds
 
@@ -268,9 +269,9 @@ class TestChoice:
         specs = many("dense_tasks:Dense", 40)
         from glideslope.trials import population
 
-        population._size.cache_clear()
+        population.members_that_fit.cache_clear()
         sizes = {record.path["K"] for record in run_population(specs)}
-        population._size.cache_clear()
+        population.members_that_fit.cache_clear()
         assert max(sizes) < 40
 
     def test_a_population_that_does_not_fit_is_halved(self, monkeypatch):

@@ -201,7 +201,7 @@ class Sequence(Multiplier):
     at: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.at and isinstance(self.parts, tuple):
+        if not self.at and hasattr(self.parts, "__len__"):  # a lone schedule is refused below, by its type
             count = len(self.parts)
             object.__setattr__(self, "at", tuple(index / count for index in range(1, count)))
         super().__post_init__()

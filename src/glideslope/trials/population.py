@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glideslope.core.control import Observation
-from glideslope.core.plan import Course
-from glideslope.core.profiles import Multiplier
 from glideslope.core.spec import canonical
 from glideslope.core.value import require
-from glideslope.trials.flat_optimizers import Columns, FlatForm, Values, flat_form
+from glideslope.trials.batched.batches import MemberBatches
+from glideslope.trials.batched.choice import PROBES, choose_program
+from glideslope.trials.batched.optimizers import Columns, FlatForm, flat_form
+from glideslope.trials.batched.plans import MemberPlans
+from glideslope.trials.batched.programs import Program, member_bytes
 from glideslope.trials.lookup import task_splits
 from glideslope.trials.optimizers import OptimizerSpec
-from glideslope.trials.programs import PROBES, Program, choose_program, member_bytes
-from glideslope.trials.randomness import Stream, generator
+from glideslope.trials.randomness import Stream
 from glideslope.trials.record import Evaluation, Record
 from glideslope.trials.run import (
     EVALUATION_BATCH,
@@ -34,17 +34,18 @@ from glideslope.trials.run import (
     one_thread,
     planned_task,
     run_trial,
-    updates_per_epoch,
 )
 from glideslope.trials.task import Batch, Task
 from glideslope.trials.trial import Seeds, TrialSpec
 
 MOST_MEMBERS = 64
 """More members gain nothing: the price in Python of an update, 0.4 ms, is spread thin enough, and caches overflow."""
-MOST_BYTES = 2**28
-"""Memory that a population may take, its data apart; its size follows from the measured bytes of a member."""
+MOST_BYTES = 2**24
+"""Memory of a population, its data apart: its size follows from the measured bytes of a member. 16 MB, since what two
+workers touch in every update should stay in the third cache: with 64-128-128-10, an update of one of 64 members (42 MB)
+takes twice as long as of one of 16 (11 MB)."""
 EVALUATION_ROWS = 256
-"""Members × rows of an evaluation chunk are computed in slices of this many rows, which stay in the cache."""
+"""Rows of a split are evaluated so many at a time, times members: they stay in the cache."""
 CHECK_EVERY = 100
 """Updates after which diverged members are dropped at the latest, so that they cost little."""
 
@@ -107,12 +108,12 @@ def run_population(specs: Sequence[TrialSpec], way: type[Program] | None = None)
     require(len(keys) == 1 and (len(specs) == 1 or None not in keys), "specs", len(specs), "trials of one population")
     if None in keys:
         return _one_by_one(specs)
-    with one_thread(), _denormals_flushed():
+    with one_thread():
         way = way or _program(specs[0])
         if way is None:
             return _one_by_one(specs)
         task = planned_task(specs[0])
-        parts = math.ceil(len(specs) / _size(task, way))
+        parts = math.ceil(len(specs) / members_that_fit(task, way))
         records: list[Record] = []
         for part in np.array_split(np.arange(len(specs)), parts):
             records += _run_part(task, way, [specs[index] for index in part])
@@ -121,8 +122,9 @@ def run_population(specs: Sequence[TrialSpec], way: type[Program] | None = None)
 
 def _run_part(task: Task, way: type[Program], specs: Sequence[TrialSpec]) -> list[Record]:
     try:
-        population = _Population(task, way, specs)
-        population.train()
+        with _denormals_flushed():
+            population = _Population(task, way, specs)
+            population.train()
     except Exception as error:
         if _out_of_memory(error) and len(specs) > 1:
             half = len(specs) // 2
@@ -143,9 +145,9 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 @cache
-def _size(task: Task, way: type[Program]) -> int:
+def members_that_fit(task: Task, way: type[Program]) -> int:
     """Members of a population of this task that fit into `MOST_BYTES`."""
-    data = _Data(task, [Seeds.all(0)])
+    data = MemberBatches(task, [Seeds.all(0)])
     batch, noise = data.batch(0, torch.tensor([0]))
     member = member_bytes(way(task, [task.model(PROBES[0])]), batch, noise)
     return max(1, min(MOST_MEMBERS, MOST_BYTES // max(1, member)))
@@ -153,7 +155,7 @@ def _size(task: Task, way: type[Program]) -> int:
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Numbers below 1e-38 count as zero: momentum that dies out would slow its neighbours by a factor of ten."""
+    """Numbers below 1e-38 count as zero: where momentum dies out, each costs a hundred cycles, and all members wait."""
     tiny = torch.tensor([1e-310], dtype=torch.float64)
     before = not bool(tiny * 1.0 > 0)
     torch.set_flush_denormal(True)
@@ -161,112 +163,6 @@ def _denormals_flushed() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
-
-
-class _Data:
-    """Batches of all members: every member in its own order, with its own draws, all by the counters of `run_trial`.
-
-    Args:
-        task: what is trained.
-        seeds: of the members.
-    """
-
-    def __init__(self, task: Task, seeds: Sequence[Seeds]) -> None:
-        self.task = task
-        self.train = task_splits(task).train
-        self.per_epoch = updates_per_epoch(task, self.train)
-        self.draws_noise = type(task).noise is not Task.noise
-        # Tuning trials share seeds: every order and every draw is made once for all members that want it.
-        self.orders, self.order_of = _distinct([seed.data for seed in seeds])
-        self.noises, self.noise_of = _distinct([seed.noise for seed in seeds])
-        self.epoch = -1
-
-    def batch(self, update: int, members: Tensor) -> tuple[Batch, dict[str, Tensor]]:
-        """Tensors (members, rows, …) of one update, and the noise that goes with them."""
-        epoch, position = divmod(update, self.per_epoch)
-        if epoch != self.epoch:
-            self._start(epoch)
-        size = self.task.batch_size
-        orders = self.order_of[members]
-        picked = self.order[:, position * size : (position + 1) * size][orders]
-        flat = picked.flatten()
-        batch = tuple(tensor.index_select(0, flat).view(*picked.shape, *tensor.shape[1:]) for tensor in self.train)
-        noise = {name: draws[orders[:, None], picked] for name, draws in self.augmentation.items()}
-        if self.draws_noise:
-            noise |= self.noise(Stream.NOISE, update, size, members)
-        return batch, noise
-
-    def noise(self, stream: Stream, counter: int, rows: int, members: Tensor) -> dict[str, Tensor]:
-        """Draws of the task's noise, (members, rows, …)."""
-        if not self.draws_noise:
-            return {}
-        wanted = self.noise_of[members]
-        draws = {
-            seed: self.task.noise(generator(self.noises[seed], stream, counter), rows) for seed in set(wanted.tolist())
-        }
-        first = next(iter(draws.values()))
-        return {name: _stack([draws[seed][name] for seed in wanted.tolist()]) for name in first}
-
-    def _start(self, epoch: int) -> None:
-        count = len(self.train[0])
-        self.epoch = epoch
-        self.order = _stack([generator(seed, Stream.ORDER, epoch).permutation(count) for seed in self.orders])
-        draws = [self.task.augmentation(generator(seed, Stream.AUGMENTATION, epoch), count) for seed in self.orders]
-        self.augmentation = {name: _stack([each[name] for each in draws]) for name in draws[0]}
-
-
-def _distinct(seeds: Sequence[int]) -> tuple[list[int], Tensor]:
-    """The different seeds, and the place of every member's among them, (members,)."""
-    distinct = list(dict.fromkeys(seeds))
-    return distinct, torch.tensor([distinct.index(seed) for seed in seeds])
-
-
-def _stack(arrays: Sequence[NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))
-
-
-class _Hyperparameters:
-    """What every member's plan says for every update, but for the gain.
-
-    Args:
-        numbers: the optimizer's own.
-        specs: of the members.
-    """
-
-    def __init__(self, numbers: Mapping[str, float], specs: Sequence[TrialSpec]) -> None:
-        self.courses: dict[str, list[NDArray[np.float64] | float]] = {}
-        for name, constant in numbers.items():
-            self.courses[name] = []
-            for spec in specs:
-                base = spec.rate if name in ("lr", "initial_lr") else constant
-                course = dict(spec.policy.plan.courses).get(name)
-                self.courses[name].append(base if course is None else _course_values(course, base, spec.updates))
-
-    def between(self, start: int, stop: int, members: Sequence[int]) -> Values:
-        """(updates, members) for updates start … stop - 1."""
-        values: Values = {}
-        for name, courses in self.courses.items():
-            block = np.empty((stop - start, len(members)))
-            for column, member in enumerate(members):
-                course = courses[member]
-                block[:, column] = course if isinstance(course, float | int) else course[start:stop]
-            values[name] = block
-        return values
-
-
-def _course_values(course: Course, base: float, updates: int) -> NDArray[np.float64]:
-    """`course.value(k / updates, base)` for k = 0 … updates, as `BudgetScheduler` computes it: (updates + 1,)."""
-    # Members differ in their rates more often than in their schedules, which cost 3 µs a value: so each schedule is
-    # read once, in plain floats, and the course is computed from what was read.
-    read = copy.copy(course)
-    object.__setattr__(read, "schedule", lambda progress: _shares(course.schedule, updates))
-    values: NDArray[np.float64] = read.value(0.0, base)
-    return values
-
-
-@lru_cache(maxsize=256)
-def _shares(schedule: Multiplier, updates: int) -> NDArray[np.float64]:
-    return np.array([float(schedule(min(update / updates, 1.0))) for update in range(updates + 1)])
 
 
 @dataclass
@@ -295,8 +191,8 @@ class _Population:
         models = {seed: task.model(seed) for seed in dict.fromkeys(spec.seeds.init for spec in specs)}
         self.program = way(task, [models[spec.seeds.init] for spec in specs])
         self.optimizer = form.kind(self.program.weights, form.flags)
-        self.data = _Data(task, [spec.seeds for spec in specs])
-        self.plans = _Hyperparameters(form.numbers, specs)
+        self.data = MemberBatches(task, [spec.seeds for spec in specs])
+        self.plans = MemberPlans(form.numbers, specs)
         self.gains = np.ones(len(specs))
         self.scheduled = np.array(["lr" in spec.policy.plan for spec in specs])
         self.steered = {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from glideslope.trials.kernels import binary_cross_entropy, cross_entropy
+from glideslope.trials.batched.kernels import binary_cross_entropy, cross_entropy
 
 
 class Unstackable(TypeError):  # noqa: N818 - it names the fact

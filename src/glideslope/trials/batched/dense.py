@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
-from glideslope.trials.stacked import Stacked, Unstackable, members
+from glideslope.trials.batched.stacked import Stacked, Unstackable, members
 
 NARROW = 16
 """Products with fewer columns than this run transposed: (100, 32) @ (32, 10) takes 5 µs a member, its transpose 1.8."""

@@ -1,0 +1,1 @@
+"""Many trials as one program: what `population.py` is built of."""
