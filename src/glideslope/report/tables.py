@@ -155,12 +155,19 @@ class Table:
     def _formatted(self) -> list[list[str]]:
         values = [entry for row in self.rows for entry in row if isinstance(entry, Value)]
         value_decimals = _value_decimals(values)
+        estimates = [entry for row in self.rows for entry in row if isinstance(entry, Estimate)]
+        estimate_decimals = _spread_decimals([(entry.high - entry.low) / 2 for entry in estimates]) or 0
         decimals = [
             _decimals([entry for row in self.rows if isinstance(entry := row[column], float)])
             for column in range(len(self.columns))
         ]
         return [
-            [_entry_text(entry, value_decimals, decimals[column]) for column, entry in enumerate(row)]
+            [
+                _entry_text(
+                    entry, estimate_decimals if isinstance(entry, Estimate) else value_decimals, decimals[column]
+                )
+                for column, entry in enumerate(row)
+            ]
             for row in self.rows
         ]
 
@@ -170,10 +177,14 @@ _NUMBER_CLASS = ' class="number"'
 
 def _value_decimals(values: Sequence[Value]) -> int:
     """One number of decimals for a whole table of scores: two significant digits of the median standard deviation."""
-    spreads = [value.std for value in values if math.isfinite(value.std) and value.std > 0]
-    if spreads:
-        return _clamp(1 - math.floor(math.log10(float(np.median(spreads)))))
-    return _decimals([value.mean for value in values])
+    found = _spread_decimals([value.std for value in values])
+    return _decimals([value.mean for value in values]) if found is None else found
+
+
+def _spread_decimals(spreads: Sequence[float]) -> int | None:
+    """Decimals that show two significant digits of the median spread; None if there is no spread."""
+    positive = [spread for spread in spreads if math.isfinite(spread) and spread > 0]
+    return _clamp(1 - math.floor(math.log10(float(np.median(positive))))) if positive else None
 
 
 def _decimals(numbers: Sequence[float]) -> int:
@@ -186,20 +197,20 @@ def _clamp(decimals: int) -> int:
     return min(8, max(0, decimals))
 
 
-def _entry_text(entry: Entry, value_decimals: int, decimals: int) -> str:
+def _entry_text(entry: Entry, spread_decimals: int, decimals: int) -> str:
     if isinstance(entry, Value):
         if not math.isfinite(entry.mean):
             return "diverged"
-        spread = f"±{entry.std:.{value_decimals}f}" if math.isfinite(entry.std) else ""
-        return f"{entry.mean:.{value_decimals}f}{spread}"
+        spread = f"±{entry.std:.{spread_decimals}f}" if math.isfinite(entry.std) else ""
+        return f"{entry.mean:.{spread_decimals}f}{spread}"
     if isinstance(entry, Tally):
         return EMPTY if entry.percent is None else f"{entry.count} ({entry.percent:.0f}%)"
     if isinstance(entry, Estimate):
         if not math.isfinite(entry.value):
             return EMPTY
         if not math.isfinite(entry.low + entry.high):
-            return f"{entry.value:.0f}"
-        return f"{entry.value:.0f} [{entry.low:.0f}, {entry.high:.0f}]"
+            return f"{entry.value:.{spread_decimals}f}"
+        return f"{entry.value:.{spread_decimals}f} [{entry.low:.{spread_decimals}f}, {entry.high:.{spread_decimals}f}]"
     if isinstance(entry, float):
         return f"{entry:.{decimals}f}" if math.isfinite(entry) else EMPTY
     return str(entry)
