@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from glideslope.core.policy import Policy
 from glideslope.core.spec import parse_policy
-from glideslope.core.value import require
 from glideslope.report.results import Result
+from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import Choice, TunedCell, Tuning
 from glideslope.trials.record import Record
@@ -21,9 +21,6 @@ WARMED_REX = "rex+warmup(10%)"
 
 PATIENCES = (5, 10)
 """Plateau's patience is tuned among these, in epochs: the paper tunes it in multiples of 5."""
-
-FIRST_TUNING_SEED = 1001
-"""Tuning seeds start here, reporting seeds at 1: no run is both chosen by and reported."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(StudyQuestion):
     """Which schedule is best, where?
 
     Args:
@@ -67,39 +64,9 @@ class Question:
     uncounted: tuple[str, ...] = (WARMED_REX,)
 
     def __post_init__(self) -> None:
-        for name in ("settings", "schedules", "optimizers", "budgets"):
-            entries = getattr(self, name)
-            require(len(entries) > 0, name, entries, "at least one")
-            require(len(set(entries)) == len(entries), name, entries, "each once")
-        check_budgets(self.budgets)
-        check_seeds(self.num_seeds, self.num_tuning_seeds)
+        self._check("schedules")
         for text in self.schedules:
             Row.parse(text)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Question:
-        content: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
-        }
-        content["settings"] = tuple(Setting.from_json(setting) for setting in data["settings"])
-        return cls(**content)
-
-
-def check_budgets(budgets: tuple[float, ...]) -> None:
-    """Budgets are shares of a task's maximum, increasing."""
-    for budget in budgets:
-        require(0 < budget < math.inf, "budgets", budget, "0 < budget (a share of the task's maximum)")
-    require(list(budgets) == sorted(budgets), "budgets", budgets, "budgets increasing")
-
-
-def check_seeds(num_seeds: int, num_tuning_seeds: int) -> None:
-    """At least one seed of each kind, and none of both."""
-    bound = f"1 <= num_seeds < {FIRST_TUNING_SEED}, where the tuning seeds start"
-    require(1 <= num_seeds < FIRST_TUNING_SEED, "num_seeds", num_seeds, bound)
-    require(num_tuning_seeds >= 1, "num_tuning_seeds", num_tuning_seeds, "num_tuning_seeds >= 1")
 
 
 class Place(NamedTuple):
@@ -122,18 +89,16 @@ def percent(share: float) -> str:
 
 def cells(question: Question) -> dict[Place, TunedCell]:
     """Every cell of the comparison; `run_study` calls them to their fixed point."""
-    tuning_seeds = tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + question.num_tuning_seeds))
-    reporting_seeds = tuple(range(1, question.num_seeds + 1))
     rows = [Row.parse(text) for text in question.schedules]
     return {
         Place(setting.task.name, optimizer, budget, row.label): TunedCell(
             Tuning(
                 base=setting.trial(optimizer, budget),
                 candidates=tuple(setting.fitted(policy, budget) for policy in row.candidates),
-                seeds=tuning_seeds,
+                seeds=question.tuning_seeds,
                 higher_is_better=setting.metric.higher_is_better,
             ),
-            reporting_seeds,
+            question.reporting_seeds,
         )
         for setting in question.settings
         for optimizer in question.optimizers

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from glideslope.trials.executors.processes import usable_cores
+from glideslope.trials.executors.pool import usable_cores
 from glideslope.trials.run import library_versions
 
 

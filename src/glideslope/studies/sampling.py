@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from glideslope.core.catalog import SAMPLING_RATES, step_profile
 from glideslope.core.policy import Policy
 from glideslope.core.schedule import Schedule
 from glideslope.core.spec import parse_policy, parse_schedule
-from glideslope.core.value import require
-from glideslope.studies.compare import FIRST_TUNING_SEED, check_budgets, check_seeds
+from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import REACH, Choice, TunedCell, Tuning
 from glideslope.trials.record import Record
@@ -29,7 +28,7 @@ STEP_GAMMAS = (-1.5, -3.0, -4.5, -6.0, -9.0)
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(StudyQuestion):
     """Which sampling rate is best for which profile?
 
     Args:
@@ -48,26 +47,10 @@ class Question:
     num_tuning_seeds: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("settings", "optimizers", "budgets", "profiles"):
-            entries = getattr(self, name)
-            require(len(entries) > 0, name, entries, "at least one")
-            require(len(set(entries)) == len(entries), name, entries, "each once")
-        check_budgets(self.budgets)
-        check_seeds(self.num_seeds, self.num_tuning_seeds)
+        self._check("profiles")
         for text in self.profiles:
             if text != "step":
                 parse_schedule(text)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Question:
-        content: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
-        }
-        content["settings"] = tuple(Setting.from_json(setting) for setting in data["settings"])
-        return cls(**content)
 
 
 class Place(NamedTuple):
@@ -123,8 +106,6 @@ def _stepped(gamma: float) -> Policy:
 
 def cells(question: Question) -> dict[Place, TunedCell | SteppedCell]:
     """Every cell of both tables; a held rate is a grid of one."""
-    tuning_seeds = tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + question.num_tuning_seeds))
-    reporting_seeds = tuple(range(1, question.num_seeds + 1))
     found: dict[Place, TunedCell | SteppedCell] = {}
     for setting, optimizer, budget, profile, tuned in itertools.product(
         question.settings, question.optimizers, question.budgets, question.profiles, (False, True)
@@ -133,17 +114,17 @@ def cells(question: Question) -> dict[Place, TunedCell | SteppedCell]:
         tuning = Tuning(
             base=setting.trial(optimizer, budget),
             candidates=tuple(_stepped(gamma) for gamma in STEP_GAMMAS) if stepped else (),
-            seeds=tuning_seeds,
+            seeds=question.tuning_seeds,
             higher_is_better=setting.metric.higher_is_better,
             reach=REACH if tuned else 0,
         )
         for name, sampling in SAMPLING_RATES.items():
             place = Place(setting.task.name, optimizer, budget, profile, name, tuned)
             if stepped:
-                found[place] = SteppedCell(tuning, name, reporting_seeds)
+                found[place] = SteppedCell(tuning, name, question.reporting_seeds)
             else:
                 policy = parse_policy(Schedule(parse_schedule(profile), sampling))
-                found[place] = TunedCell(replace(tuning, candidates=(policy,)), reporting_seeds)
+                found[place] = TunedCell(replace(tuning, candidates=(policy,)), question.reporting_seeds)
     return found
 
 

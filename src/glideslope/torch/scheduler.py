@@ -285,9 +285,7 @@ class BudgetScheduler(LRScheduler):
             BudgetExhausted: there is no progress left to continue from; see `rewarm`.
         """
         self._meter.rebudget(parse_budget(budget), policy)
-        self._agreed = None
-        self._agree()
-        self._settle()
+        self._rebased()
 
     def rewarm(self, budget: str | Budget, from_progress: float) -> None:
         """Train on after the budget is spent: go on at a chosen progress, which then runs on to the new end.
@@ -297,6 +295,10 @@ class BudgetScheduler(LRScheduler):
             from_progress: where on the schedule to go on, 0 <= from_progress < 1.
         """
         self._meter.rewarm(parse_budget(budget), from_progress)
+        self._rebased()
+
+    def _rebased(self) -> None:
+        """After a change of the budget: what ranks agreed on before no longer holds."""
         self._agreed = None
         self._agree()
         self._settle()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
 from typing import ClassVar, final
 
 from glideslope.trials.executors.pool import Pool, lost
+from glideslope.trials.executors.queue import LongestFirst
 from glideslope.trials.trial import TrialSpec
 
 MOST_MEMBERS = 64
@@ -37,9 +36,8 @@ class Populations(Pool):
 
     def __init__(self, num_workers: int | None = None) -> None:
         super().__init__(num_workers)
-        self._groups: dict[str, list[tuple[int, int, TrialSpec]]] = {}
+        self._groups: dict[str, LongestFirst] = {}
         self._work: dict[str, int] = {}
-        self._order = count()
         self._unpaid: set[str] = set()
         self._survivors: set[str] = set()
 
@@ -55,7 +53,7 @@ class Populations(Pool):
         super().close()
 
     def _queue(self, key: str, spec: TrialSpec) -> None:
-        heapq.heappush(self._groups.setdefault(key, []), (-spec.updates, next(self._order), spec))
+        self._groups.setdefault(key, LongestFirst()).push(spec)
         self._work[key] = self._work.get(key, 0) + spec.updates
 
     def _take(self) -> list[TrialSpec]:
@@ -69,7 +67,7 @@ class Populations(Pool):
         while group and len(taken) < (1 if key == ALONE else MOST_MEMBERS):
             if len(taken) >= LEAST_MEMBERS and work >= share:
                 break
-            taken.append(heapq.heappop(group)[2])
+            taken.append(group.pop())
             work += taken[-1].updates
         self._work[key] -= work
         if not group:

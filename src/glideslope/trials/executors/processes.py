@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import replace
-from itertools import count
 from typing import ClassVar, final
 
-from glideslope.trials.executors.pool import Pool, lost, usable_cores
+from glideslope.trials.executors.pool import Pool, lost
+from glideslope.trials.executors.queue import LongestFirst
 from glideslope.trials.record import Record
 from glideslope.trials.trial import TrialSpec
-
-__all__ = ["Processes", "usable_cores"]
 
 
 @final
@@ -26,11 +23,10 @@ class Processes(Pool):
 
     def __init__(self, num_workers: int | None = None) -> None:
         super().__init__(num_workers)
-        self._queue: list[tuple[int, int, TrialSpec]] = []
-        self._order = count()
+        self._queue = LongestFirst()
 
     def submit(self, spec: TrialSpec) -> None:
-        heapq.heappush(self._queue, (-spec.updates, next(self._order), spec))
+        self._queue.push(spec)
 
     def next(self) -> tuple[TrialSpec, Record]:
         spec, record = super().next()
@@ -41,7 +37,7 @@ class Processes(Pool):
         super().close()
 
     def _take(self) -> list[TrialSpec]:
-        return [heapq.heappop(self._queue)[2]] if self._queue else []
+        return [self._queue.pop()] if self._queue else []
 
     def _bury(self, specs: list[TrialSpec], exit_code: int | None) -> None:
         self._finished += [(spec, lost(spec, self.name, exit_code)) for spec in specs]
