@@ -183,6 +183,11 @@ class Meter:
         return self._known(self._segment.budget).unit == "updates" and self.budget.unit == "updates"
 
     @property
+    def counts_time(self) -> bool:
+        """Whether progress or exhaustion follow a clock, which is another one on every rank."""
+        return bool({self._segment.budget.unit, self.budget.unit} & {"seconds", "moment"})
+
+    @property
     def exhausted(self) -> bool:
         """Whether the budget is spent."""
         budget = self.budget

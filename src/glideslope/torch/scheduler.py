@@ -22,9 +22,9 @@ from glideslope.core.policy import Policy
 from glideslope.core.profiles import Multiplier
 from glideslope.core.spec import canonical, parse_policy, to_json
 from glideslope.core.value import require
-from glideslope.torch.distributed import agree_on, is_distributed
+from glideslope.torch.distributed import agree_on, is_distributed, sum_of_ranks
 from glideslope.torch.groups import read, read_base_rate, write
-from glideslope.torch.updates import UpdateCount
+from glideslope.torch.updates import UpdateCount, innermost
 
 STATE_VERSION = 1
 BLOCK = 1024
@@ -70,6 +70,8 @@ class BudgetScheduler(LRScheduler):
     >>> rates, scheduler.get_last_lr()
     ([0.1, 0.07500000000000001, 0.05, 0.025], [0.0])
     """
+
+    _step_count = 0  # Accelerate adds to it; the position is counted elsewhere
 
     def __init__(
         self,
@@ -191,15 +193,18 @@ class BudgetScheduler(LRScheduler):
 
         Args:
             epoch: must be left out; the position comes from counting.
-            loss: training loss of the update, for the controller. A tensor is kept detached and read only at a
-                decision.
+            loss: training loss of the update, for the controller; see `add_loss`.
             samples: examples in the update, for a budget in samples.
-            tokens: tokens in the update, for a budget in tokens.
+            tokens: tokens in the update, for a budget in tokens. In a distributed run each rank gives its own samples
+                or tokens, and their sum over the ranks is counted.
         """
         if epoch is not None:
             raise ValueError(
                 f"step(epoch={epoch!r}): the position in the budget is counted, not set. Call step() once per update."
             )
+        if samples is not None or tokens is not None:
+            samples, tokens = sum_of_ranks([samples or 0, tokens or 0])
+            self._current.advance(0, samples, tokens)
         if self._advance is not None:
             self._advance()
             return
@@ -213,13 +218,21 @@ class BudgetScheduler(LRScheduler):
                 )
         counted = self._current.amounts
         counted["updates"] = max(0, counted["updates"] + updates)
-        self._current.advance(0, samples or 0, tokens or 0)
         if self._in_preamble:
             self._meter.start_clock()  # the preamble's time is not the budget's
-        if self.controller is not None and loss is not None and updates:
-            self._unseen_losses.append(loss.detach() if isinstance(loss, torch.Tensor) else float(loss))
+        if loss is not None and updates:
+            self.add_loss(loss)
         self._agree()
         self._write()
+
+    def add_loss(self, loss: float | torch.Tensor) -> None:
+        """Keep a training loss for the controller's next observation, where a framework calls `step` by itself.
+
+        Args:
+            loss: a number or a scalar tensor, which is kept detached and read only at a decision.
+        """
+        if self.controller is not None:
+            self._unseen_losses.append(loss.detach() if isinstance(loss, torch.Tensor) else float(loss))
 
     def observe(self, val_loss: float | None = None) -> Decision | None:
         """Show the controller the losses since the observation before; its gain is in force from now on.
@@ -308,7 +321,7 @@ class BudgetScheduler(LRScheduler):
     def _attach(self) -> None:
         """Hook onto the optimizer."""
         self._count = UpdateCount(self.optimizer, self._settle)
-        self.optimizer.register_load_state_dict_post_hook(lambda _: self._settle())
+        innermost(self.optimizer).register_load_state_dict_post_hook(lambda _: self._settle())
         self._settle()
 
     def _settle(self) -> None:
@@ -413,8 +426,8 @@ class BudgetScheduler(LRScheduler):
         return self.plan.preamble.rate(self._preamble.progress)
 
     def _agree(self) -> None:
-        """Rank 0's clock, samples and tokens hold on all ranks: else they would leave the loop at different steps."""
-        if not is_distributed() or self._meter.counts_updates:
+        """Rank 0's clock holds on all ranks: else they would leave the loop at different steps."""
+        if not is_distributed() or not self._meter.counts_time:
             return
         meter = self._meter
         progress, exhausted, *spending = agree_on([meter.progress, meter.exhausted, *meter.spending()])

@@ -9,6 +9,13 @@ from typing import Any
 from torch.optim import Optimizer
 
 
+def innermost(optimizer: Optimizer) -> Optimizer:
+    """The optimizer itself, out of wrappers that keep it in `.optimizer` (Accelerate's): the one that has hooks."""
+    while isinstance(wrapped := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = wrapped
+    return optimizer
+
+
 class UpdateCount:
     """Counts the updates of an optimizer through its step hooks; falls back to counting calls if it never reports.
 
@@ -16,7 +23,7 @@ class UpdateCount:
     the same, carries `found_inf`, which is read inside the hook.
 
     Args:
-        optimizer: the optimizer itself, or a wrapper that keeps it in `.optimizer` (Accelerate's).
+        optimizer: the optimizer itself, or a wrapper of it.
         take_up_groups: a method to call before an update that finds more groups than `known_groups`.
 
     Attributes:
@@ -26,9 +33,7 @@ class UpdateCount:
     """
 
     def __init__(self, optimizer: Optimizer, take_up_groups: Callable[[], None]) -> None:
-        inner, wrapped = optimizer, getattr(optimizer, "optimizer", None)
-        while isinstance(wrapped, Optimizer):
-            inner, wrapped = wrapped, getattr(wrapped, "optimizer", None)
+        inner = innermost(optimizer)
         # Lists, because the hooks must not keep the scheduler alive, nor be copied with it.
         self.reported = reported = [0]
         self.seen = [0]
