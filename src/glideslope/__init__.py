@@ -27,6 +27,7 @@ from glideslope.core.profiles import (
 from glideslope.core.sampling import EveryStep, Milestones, Plateaus, Sampling
 from glideslope.core.schedule import Cycles, Reflected, Schedule, Sequence, Truncated, Warmup
 from glideslope.core.spec import from_json, parse, parse_plan, parse_policy, parse_schedule, to_json, to_text
+from glideslope.core.stopping import EarlyStopping
 from glideslope.core.value import registered
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "Cycles",
     "Deadline",
     "Decision",
+    "EarlyStopping",
     "Epochs",
     "EveryStep",
     "Exponential",

@@ -95,3 +95,22 @@ class TestHelp:
         called = glideslope("comapre")
         assert called.code == 2
         assert "Traceback" not in called.err
+
+
+class TestFindLr:
+    def test_suggests_rates_with_reasons(self, glideslope, tmp_path):
+        called = glideslope("find-lr", "digits-mlp", "--stop", "100", "--accuracy", "--html", "page.html")
+        assert called.code == 0
+        for rule in ("steepest descent", "minimum / 10", "accuracy peak"):
+            assert re.search(rf"{rule} +0\.\d+ +the ", called.out), rule
+        assert "1e-2" in called.out  # decades on the axis
+        assert "minimum / 10" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    def test_says_what_it_cannot_tell(self, glideslope):
+        called = glideslope("find-lr", "digits-mlp", "--stop", "1e-5", "--updates", "20")
+        assert called.out.count("could not tell") == 3
+
+    def test_mistakes(self, glideslope):
+        assert "unknown task" in glideslope("find-lr", "digit-mlp").error
+        assert "0 < start < stop" in glideslope("find-lr", "digits-mlp", "--start", "100").error
+        assert "unknown spacing" in glideslope("find-lr", "digits-mlp", "--spacing", "log").error

@@ -1,5 +1,6 @@
 """Range test: finds the edge of divergence, and leaves no trace."""
 
+import math
 import random
 
 import numpy as np
@@ -97,13 +98,18 @@ def test_groups_keep_their_ratio_and_spacing_is_as_asked():
     assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.1]
 
 
+RATES = tuple(np.geomspace(1e-4, 1.0, 20))
+
+
 @pytest.mark.parametrize(
     ("found", "name", "reason"),
     [
-        (RangeTest((1, 2, 3, 4), (1.0, 2.0, 3.0, 4.0), (), False), "steepest", "falls nowhere"),
+        (RangeTest(RATES, tuple(map(float, range(20))), (), False), "steepest", "falls by 0"),
         (RangeTest((1, 2), (1.0, 0.5), (), False), "steepest", "2 finite losses"),
-        (RangeTest((1, 2, 3), (3.0, 2.0, 1.0), (), False), "minimum_over_ten", "lowest at the last rate"),
-        (RangeTest((1,), (float("nan"),), (), True), "minimum_over_ten", "no loss is finite"),
+        (RangeTest(RATES, tuple(-(1.5 ** float(k)) for k in range(20)), (), False), "steepest", "at the last rate"),
+        (RangeTest(RATES, tuple(math.exp(-k) for k in range(20)), (), False), "steepest", "at the first rate"),
+        (RangeTest(RATES, tuple(map(float, range(20, 0, -1))), (), False), "minimum_over_ten", "at the last rate"),
+        (RangeTest((1,), (float("nan"),), (), True), "minimum_over_ten", "0 finite losses"),
         (RangeTest((1, 2), (1.0, 0.5), (), False), "accuracy_peak", "no accuracy was measured"),
         (RangeTest((1, 2), (1.0, 0.5), (0.1, 0.2), False), "accuracy_peak", "highest at the last rate"),
     ],
@@ -131,3 +137,16 @@ def test_bad_arguments_are_refused(settings, message):
     _, optimizer, step = problem()
     with pytest.raises(ValueError, match=message):
         range_test(step, optimizer, **{"start": 1e-3, "stop": 1.0, "stateful": [], **settings})
+
+
+def test_noise_alone_suggests_nothing_and_a_fall_within_noise_does():
+    def tested(seed, depth):
+        generator = np.random.default_rng(seed)
+        rates = np.geomspace(1e-6, 1.0, 100)
+        losses = 2.3 - depth / (1 + (1e-2 / rates) ** 2) + 5.0 * (rates > 0.3) + generator.normal(0, 0.05, 100)
+        return RangeTest(tuple(rates), tuple(losses), (), False)
+
+    assert sum(tested(seed, 0.0).minimum_over_ten().rate is not None for seed in range(100)) <= 1
+    suggested = [tested(seed, 0.3).minimum_over_ten().rate for seed in range(100)]
+    assert sum(rate is None for rate in suggested) <= 5
+    assert all(1e-3 < rate < 0.1 for rate in suggested if rate is not None)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from glideslope.cli.compare import compare
+from glideslope.cli.find_lr import find_lr
 from glideslope.cli.rank import rank
 from glideslope.cli.report import report
 from glideslope.cli.show import show
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (compare, report, rank, show, tasks):
+for verb in (compare, find_lr, report, rank, show, tasks):
     app.command()(verb)
 
 

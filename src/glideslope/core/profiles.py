@@ -36,6 +36,15 @@ class Multiplier(Value, ABC):
     def __call__(self, progress: Real) -> Real:
         """The multiplier in force at `progress`; shape and type of the argument are kept."""
 
+    @property
+    def landings(self) -> tuple[float, ...]:
+        """Shares of the budget at which a descent is complete and weights can be compared: cycle ends, and 1.
+
+        >>> Linear().landings
+        (1.0,)
+        """
+        return (1.0,)
+
     def sample(self, num_updates: int) -> NDArray[np.float64]:
         """The multipliers in force during updates 0 … num_updates - 1 of so large a budget: shape (num_updates,).
 

@@ -92,6 +92,12 @@ class Schedule(Multiplier):
         rise = self.warmup.start * (1 - share) + share
         return where(reached(progress, self.warmup.share), after, rise * after)
 
+    @property
+    def landings(self) -> tuple[float, ...]:
+        """The profile's, after warmup and delay."""
+        held = self.warmup.share + self.delay
+        return tuple(held + (1 - held) * landing for landing in self.profile.landings)
+
 
 MOST_CYCLES = 1000
 """Growing cycles are unrolled into one expression; this many are still cheap to build."""
@@ -174,6 +180,16 @@ class Cycles(Multiplier):
         inner = (progress - last_reached(progress, starts, starts)) / last_reached(progress, starts, lengths)
         return last_reached(progress, starts, peaks) * self.profile(_within_cycle(inner))
 
+    @property
+    def landings(self) -> tuple[float, ...]:
+        """The end of every cycle; the last is cut off by the end of the budget.
+
+        >>> from glideslope.core.profiles import Cosine
+        >>> Cycles(Cosine(), period=0.2, multiplier=3.0).landings
+        (0.2, 0.8, 1.0)
+        """
+        return (*_cycle_starts(self.period, self.multiplier)[1:], 1.0)
+
 
 def _within_cycle(share: Real) -> Real:
     """The share of a cycle that is spent, in [0, 1]; its end is exactly 1, so that a decay lands there."""
@@ -220,6 +236,22 @@ class Sequence(Multiplier):
             value = part(clip((progress - start) / (stop - start), 0.0, 1.0))
             result = where(reached(progress, start), value, result)
         return result
+
+    @property
+    def landings(self) -> tuple[float, ...]:
+        """Those of every part, in its own share of the budget; the end of a part counts if the rate rises from there.
+
+        >>> from glideslope.core.profiles import Linear
+        >>> Sequence((Reflected(Linear()), Linear(), Cycles(Linear(), period=0.5)), at=(0.2, 0.6)).landings
+        (0.6, 0.8, 1.0)
+        """
+        edges = (0.0, *self.at, 1.0)
+        found: list[float] = []
+        for part, after, start, stop in zip(self.parts, (*self.parts[1:], None), edges, edges[1:], strict=False):
+            rises = after is None or after(0.001) > part(1.0)
+            inner = part.landings if rises else part.landings[:-1]
+            found += [start + (stop - start) * landing for landing in inner]
+        return tuple(found)
 
 
 @registered("reflected")
@@ -274,3 +306,10 @@ class Truncated(Multiplier):
                 "Call `for_budget(schedule, budget)` first."
             )
         return self.schedule(progress / self.of)
+
+    @property
+    def landings(self) -> tuple[float, ...]:
+        """Those that come before the cut, and the cut."""
+        if isinstance(self.of, Budget):
+            raise ValueError(f"{self} does not know the budget of this run. Call `for_budget(schedule, budget)` first.")
+        return (*(self.of * landing for landing in self.schedule.landings if self.of * landing < 1), 1.0)

@@ -200,6 +200,51 @@ def rate_sensitivity(
     return _finish(_choose(figure, list(panels), titles, owners, axis="yaxis"), height=480)
 
 
+def rate_range(
+    losses: Curve, smoothed: Curve, marks: Mapping[str, float], accuracies: Curve | None = None
+) -> go.Figure:
+    """What a range test saw: loss against rate on a logarithmic axis, with suggested rates as upright lines.
+
+    Args:
+        losses: rate and training loss of each update.
+        smoothed: rate and running mean of the loss.
+        marks: rule → the rate it suggests.
+        accuracies: rate and accuracy, drawn in a panel of its own.
+    """
+    figure = make_subplots(rows=2 if accuracies else 1, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    figure.add_trace(go.Scatter(**_line(losses, "loss of each update"), line={"color": GREY, "width": 1}), row=1, col=1)
+    figure.add_trace(go.Scatter(**_line(smoothed, "smoothed"), line={"color": COLORS[3], "width": 2.5}), row=1, col=1)
+    figure.update_yaxes(title_text="training loss", row=1, col=1)
+    finite = [loss for loss in _listed(smoothed.y) if loss is not None]
+    if finite:  # single losses at the end of the test would flatten everything else
+        low, high = min(finite), max(finite[: max(1, len(finite) * 9 // 10)])
+        margin = 0.15 * (high - low or abs(high) or 1.0)
+        figure.update_yaxes(range=[low - margin, high + margin], row=1, col=1)
+    if accuracies:
+        line = go.Scatter(**_line(accuracies, "accuracy"), line={"color": COLORS[1], "width": 2})
+        figure.add_trace(line, row=2, col=1)
+        figure.update_yaxes(title_text="accuracy", row=2, col=1)
+    for index, (rule, rate) in enumerate(marks.items()):
+        figure.add_shape(
+            type="line",
+            x0=rate,
+            x1=rate,
+            y0=0,
+            y1=1,
+            yref="paper",
+            line={"color": COLORS[(0, 2, 5)[index % 3]], "dash": DASHES[1 + index % 3], "width": 2},
+            name=_text(f"{rule}: {rate:.2g}"),
+            showlegend=True,
+        )
+    figure.update_xaxes(type="log", dtick=1, exponentformat="power")
+    figure.update_xaxes(title_text="learning rate", row=2 if accuracies else 1, col=1)
+    return _finish(figure, height=620 if accuracies else 440)
+
+
+def _line(curve: Curve, name: str) -> dict[str, object]:
+    return {"x": _listed(curve.x), "y": _listed(curve.y), "mode": "lines", "name": name, "hovertemplate": "%{y:.4g}"}
+
+
 def seed_strips(
     cells: Sequence[Cell],
     looks: Mapping[str, Style],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from glideslope.core.budget import Steps
 from glideslope.core.spec import canonical
@@ -134,20 +135,12 @@ def _train(spec: TrialSpec, run: Run) -> None:
     scheduler = BudgetScheduler(optimizer, spec.policy, Steps(spec.updates))
     run.probes = {name: [] for name in spec.probes}
     stride = math.ceil(spec.updates / SERIES_LENGTH)
-    _set_training(model, optimizer, True)
+    set_training(model, optimizer, True)
     started = time.perf_counter()
     for batch, noise in batches(task, splits.train, spec.seeds, spec.updates):
         update = run.done
-
-        def closure(batch: Batch = batch, noise: dict[str, Tensor] = noise) -> Tensor:
-            for weight in parameters:
-                weight.grad = None
-            loss = task.loss(model, batch, noise)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
         rate = float(scheduler.get_last_lr()[0])
-        loss = float(optimizer.step(closure))  # type: ignore[arg-type]
+        loss = make_update(task, model, optimizer, batch, noise)
         run.done += 1
         if update % stride == 0 or run.done == spec.updates or not math.isfinite(loss):
             run.updates.append(update)
@@ -162,14 +155,14 @@ def _train(spec: TrialSpec, run: Run) -> None:
         if run.done % spec.eval_every == 0 or run.done == spec.updates:
             paused = time.perf_counter()
             run.training_seconds += paused - started
-            _set_training(model, optimizer, False)
+            set_training(model, optimizer, False)
             seen = evaluate(task, model, splits.validation, spec.seeds, run.done)
             run.validation.append(seen)
             if run.done == spec.updates:
                 run.test = evaluate(task, model, splits.test, spec.seeds, run.done)
                 if not (math.isfinite(run.test.loss) and math.isfinite(seen.loss)):
                     run.status = "diverged"
-            _set_training(model, optimizer, True)
+            set_training(model, optimizer, True)
             gain = scheduler.gain
             decision = scheduler.observe(val_loss=seen.loss)
             if decision is not None and decision.gain != gain:
@@ -177,6 +170,20 @@ def _train(spec: TrialSpec, run: Run) -> None:
             started = time.perf_counter()
             run.evaluation_seconds += started - paused
     run.training_seconds += time.perf_counter() - started
+
+
+def make_update(task: Task, model: nn.Module, optimizer: Optimizer, batch: Batch, noise: dict[str, Tensor]) -> float:
+    """One update of the weights. Returns the training loss before it."""
+
+    def closure() -> Tensor:
+        for group in optimizer.param_groups:  # `zero_grad` would take five times as long
+            for weight in group["params"]:
+                weight.grad = None
+        loss = task.loss(model, batch, noise)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return float(optimizer.step(closure))  # type: ignore[arg-type]
 
 
 def batches(task: Task, train: Batch, seeds: Seeds, updates: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
@@ -229,7 +236,7 @@ def evaluate(task: Task, model: nn.Module, split: Batch, seeds: Seeds, update: i
     return Evaluation(update, totals["loss"] / count, totals[task.metric.name] / count)
 
 
-def _set_training(model: nn.Module, optimizer: Any, training: bool) -> None:
+def set_training(model: nn.Module, optimizer: Optimizer, training: bool) -> None:
     """Model, and optimizers that keep two sets of weights (schedule-free ones), into training or evaluation mode."""
     model.train(training)
     switch = getattr(optimizer, "train" if training else "eval", None)
