@@ -28,6 +28,17 @@ class SkewedClock:
         return 1_800_000_000.0 + self.now
 
 
+def count_tokens(rank, optimizer):
+    """Each rank gives its own tokens; ragged batches, one of them empty."""
+    scheduler = BudgetScheduler(optimizer, "linear", "100tok")
+    seen = []
+    while not scheduler.exhausted:
+        optimizer.step()
+        scheduler.step(tokens=rank * (len(seen) + 1))
+        seen.append([scheduler.progress, scheduler.get_last_lr()[0]])
+    return seen
+
+
 def work(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
@@ -44,7 +55,7 @@ def work(rank, folder):
             # Rank 0 sees no improvement; left to themselves, the others would see one.
             scheduler.observe(val_loss=1.0 if rank == 0 else 1.0 / len(seen))
     with open(f"{folder}/{rank}.json", "w") as file:
-        json.dump(seen, file)
+        json.dump({"wall clock": seen, "tokens": count_tokens(rank, optimizer)}, file)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     os._exit(0)  # gloo's threads sometimes abort an ordinary exit: "terminate called without an active exception"

@@ -9,7 +9,7 @@ import ranks
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo's file rendezvous")
-def test_skewed_clocks_and_opinions_end_in_one_run(tmp_path):
+def test_ranks_agree_under_skewed_clocks_and_opinions_and_sum_their_tokens(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=ranks.work, args=(rank, str(tmp_path))) for rank in range(ranks.RANKS)]
     for process in processes:
@@ -17,8 +17,12 @@ def test_skewed_clocks_and_opinions_end_in_one_run(tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * ranks.RANKS
-    runs = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(ranks.RANKS)]
-    assert len(runs[0]) == 20  # rank 0's clock ticks once an update
-    assert runs[1] == runs[0]
-    assert runs[2] == runs[0]
-    assert runs[0][-1][1] < 1  # the controller did decide
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(ranks.RANKS)]
+    assert results[1] == results[0]
+    assert results[2] == results[0]
+    clocked = results[0]["wall clock"]
+    assert len(clocked) == 20  # rank 0's clock ticks once an update
+    assert clocked[-1][1] < 1  # the controller did decide
+    # Update k spends 0·k + 1·k + 2·k tokens on the three ranks together: 3, 9, 18, …
+    spent = [3 * k * (k + 1) / 2 for k in range(1, 9)]
+    assert [progress for progress, _ in results[0]["tokens"]] == [min(1.0, tokens / 100) for tokens in spent]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import SequentialLR
 
-from glideslope import Linear, Steps
+from glideslope import Linear, Plan, Relative, Steps
 from glideslope.torch import BudgetScheduler
 
 
@@ -187,3 +187,31 @@ def test_sequential_lr_around_it_is_refused_with_the_way_out():
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer)
     with pytest.raises(TypeError, match="Put the schedules together instead of the schedulers"):
         SequentialLR(optimizer, [warmup, BudgetScheduler(optimizer, Linear(), Steps(10))], milestones=[2])
+
+
+def test_two_optimizers_count_their_own_updates():
+    players = {name: torch.nn.Parameter(torch.ones(1)) for name in ("generator", "critic")}
+    optimizers = {name: torch.optim.Adam([weight], lr=1.0) for name, weight in players.items()}
+    generator = BudgetScheduler(optimizers["generator"], "linear", "10ba")
+    critic = BudgetScheduler(optimizers["critic"], "rex", "50ba")
+    while not generator.exhausted:
+        assert critic.last_epoch == 5 * generator.last_epoch
+        for _ in range(5):
+            optimizers["critic"].step()
+            critic.step()
+        optimizers["generator"].step()
+        generator.step()
+    assert critic.exhausted
+    assert generator.last_epoch == 10
+
+
+def test_two_schedulers_on_one_optimizer_share_its_updates():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+    rates = BudgetScheduler(optimizer, "linear", "4ba")
+    momenta = BudgetScheduler(optimizer, Plan({"momentum": Relative(Linear())}), "8ba")
+    for _ in range(4):
+        optimizer.step()
+        rates.step()
+        momenta.step()
+    assert (rates.exhausted, momenta.progress) == (True, 0.5)
+    assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.45)
