@@ -56,7 +56,7 @@ def full_page() -> str:
         NASTY,
         [
             Section(NASTY, [NASTY, Table(NASTY, (NASTY,), ((NASTY,),), NASTY), Provenance({NASTY: NASTY})]),
-            Section("figures", [Command(NASTY), Figure(shapes(NASTY), NASTY), Figure(shapes("rex"))]),
+            Section("figures", [Command(NASTY), Figure(lambda: shapes(NASTY), NASTY), Figure(lambda: shapes("rex"))]),
         ],
     )
 

@@ -48,7 +48,7 @@ def find_lr(
     typer.echo(table.to_text())
     if html is not None:
         lead = f"{task} with {optimizer}: {len(test.rates)} updates from rate {start:g} on, seed {seed}."
-        sections = [Section("Loss against rate", [Figure(test.figure())]), Section("Suggestions", [table])]
+        sections = [Section("Loss against rate", [Figure(test.figure)]), Section("Suggestions", [table])]
         page.write(html, "Range test", lead, sections)
         typer.echo(f"wrote {html}", err=True)
 

@@ -45,9 +45,9 @@ def show(
         _draw(name, {text: curve for (text, other), curve in others.items() if other == name and text in whole}, span)
     if html is not None:
         momenta = {text: curve for (text, name), curve in others.items() if name == "momentum"}
-        figure = figures.schedule_shapes(rates, figures.styles(texts), momenta or None)
+        figure = Figure(lambda: figures.schedule_shapes(rates, figures.styles(texts), momenta or None))
         lines = [f"{text}: {parse_policy(text)}" for text in texts]
-        page.write(html, "Schedules", f"Over {span}.", [Section("Shapes", [Figure(figure)]), Section("Specs", lines)])
+        page.write(html, "Schedules", f"Over {span}.", [Section("Shapes", [figure]), Section("Specs", lines)])
         typer.echo(f"wrote {html}", err=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plotly figure with a caption, plain text."""
+    """A plotly figure with a caption, plain text.
 
-    figure: go.Figure
+    Args:
+        draw: makes the figure. Called when a page is written, for that takes seconds that the terminal has no use for.
+        caption: plain text.
+    """
+
+    draw: Callable[[], go.Figure]
     caption: str = ""
 
 
@@ -119,7 +124,7 @@ def _block(block: Block, figures: list[str]) -> str:
         return f'<pre class="scroll" tabindex="0"><code>{html.escape(block.text)}</code></pre>'
     if isinstance(block, Figure):
         name = f"figure-{len(figures) + 1}"
-        figures.append(f'<script type="application/json" data-figure="{name}">{_figure_json(block.figure)}</script>')
+        figures.append(f'<script type="application/json" data-figure="{name}">{_figure_json(block.draw())}</script>')
         caption = f"<figcaption>{html.escape(block.caption)}</figcaption>" if block.caption else ""
         return f'<figure>{caption}<div class="plot" id="{name}"></div></figure>'
     return f"<p>{html.escape(block)}</p>"

@@ -90,15 +90,17 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
                 "The rate is chosen here and reported elsewhere.",
                 *_sensitivity_tables(answer, metrics),
                 Figure(
-                    figures.rate_sensitivity(_sensitivity(answer), looks, "", _panel_directions(answer, directions)),
+                    lambda: figures.rate_sensitivity(
+                        _sensitivity(answer), looks, "", _panel_directions(answer, directions)
+                    ),
                     "One line per schedule; the ring is the chosen rate.",
                 ),
             ],
         ),
-        Section("Every seed", [Figure(figures.seed_strips(cells, looks, schedules, metrics, directions))]),
+        Section("Every seed", [Figure(lambda: figures.seed_strips(cells, looks, schedules, metrics, directions))]),
         Section(
             "The schedules",
-            [Figure(_shapes(question, schedules, looks), "Multiplier of the base rate over the budget.")],
+            [Figure(lambda: _shapes(question, schedules, looks), "Multiplier of the base rate over the budget.")],
         ),
     ]
     lost = [setting.task.name for setting in question.settings if _nothing_finite(answer, setting.task.name)]
