@@ -21,6 +21,10 @@ class BudgetExhausted(RuntimeError):  # noqa: N818 - it names the fact, as the m
     """The budget is spent, so there is no progress left to continue from."""
 
 
+class BudgetMismatch(ValueError):  # noqa: N818 - it names the fact, as the message does
+    """A checkpoint made for one budget is being loaded into another."""
+
+
 @dataclass(frozen=True)
 class Clock:
     """Where time comes from, injected so that tests need not sleep.

@@ -1,4 +1,7 @@
-"""One formula for floats, NumPy arrays, torch tensors and traced JAX arrays: the namespace comes from the argument."""
+"""One formula for floats, NumPy arrays, torch and TensorFlow tensors and traced JAX arrays.
+
+The namespace comes from the argument.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Real: TypeAlias = Any
-"""A float, a NumPy array, a torch tensor or a (traced) JAX array; what goes in decides what comes out."""
+"""A float, a NumPy array, a torch or TensorFlow tensor or a (traced) JAX array; what goes in decides what comes out."""
 
 
 def _namespace(x: Real) -> Any:
-    """The module whose functions take `x`: its own array namespace, or torch if somebody else has imported it."""
+    """The module whose functions take `x`: its own array namespace, or its framework if somebody else has imported it."""
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
     torch: ModuleType | None = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch
+    tensorflow: ModuleType | None = sys.modules.get("tensorflow")
+    if tensorflow is not None and isinstance(x, tensorflow.Tensor):
+        return tensorflow.experimental.numpy
     raise TypeError(
-        f"progress is a {type(x).__name__}, but must be a float, a NumPy array, a torch tensor or a JAX array."
+        f"progress is a {type(x).__name__}, but must be a float, a NumPy array, a torch tensor or a JAX or TensorFlow "
+        "array."
     )
 
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from glideslope.core.budget import Budget, parse_budget
 from glideslope.core.control import Controller, Decision, Observation
-from glideslope.core.meter import Clock, Meter, RebudgetPolicy
+from glideslope.core.meter import BudgetMismatch, Clock, Meter, RebudgetPolicy
 from glideslope.core.plan import Plan, Relative, for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Multiplier
@@ -33,10 +33,6 @@ BLOCK = 1024
 _log = logging.getLogger(__name__)
 
 AnySchedule = str | Multiplier | Plan | Policy
-
-
-class BudgetMismatch(ValueError):  # noqa: N818 - it names the fact, as the message does
-    """A checkpoint made for one budget is being loaded into another."""
 
 
 class BudgetScheduler(LRScheduler):
