@@ -41,11 +41,10 @@ def real(folder):
 
 def smoke():
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dull", "fine", "weak", "warm", "flat", "rich", "film"]
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=len(words), **sizes))
-    tokenizer = transformers.BertTokenizer({word: index for index, word in enumerate(words)})
+    config = transformers.BertConfig(len(words), 32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model = transformers.BertForSequenceClassification(config)
     phrases = [(f"{word} film", index % 2) for index, word in enumerate(words[5:-1])]
-    return model, tokenizer, phrases * 50, phrases
+    return model, transformers.BertTokenizer({word: k for k, word in enumerate(words)}), phrases * 50, phrases
 
 
 def main():
@@ -64,7 +63,6 @@ def main():
         return {**batch, "labels": torch.tensor(labels)}
 
     watch, callback = Stopwatch(), GlideslopeCallback("rex + warmup(5%)", options.budget)
-    # The budget ends the run, not the number of epochs.
     run = {"num_train_epochs": 10**6, "learning_rate": options.rate, "per_device_train_batch_size": 16}
     quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": 100}
     data = {"remove_unused_columns": False, "dataloader_pin_memory": False, "use_cpu": True}
@@ -72,8 +70,8 @@ def main():
     accuracy = {"compute_metrics": lambda found: {"accuracy": (found.predictions.argmax(1) == found.label_ids).mean()}}
     trainer = transformers.Trainer(model, arguments, collate, train, test, callbacks=[watch, callback], **accuracy)
     trainer.train()
-    print(f"landed at rate {callback.scheduler.get_last_lr()[0]:.3g} after {callback.scheduler.last_epoch} updates")
-    over = watch.ended - watch.began - options.budget.limit
+    scheduler, over = callback.scheduler, watch.ended - watch.began - options.budget.limit
+    print(f"landed at rate {scheduler.get_last_lr()[0]:.3g} after {scheduler.last_epoch} updates")
     print(f"training ended {1000 * over:.0f} ms after its {options.budget}")
     print(f"accuracy on {len(test)} validation sentences {trainer.evaluate()['eval_accuracy']:.1%}")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # its own default, TensorFlow, is not installed
+
 # The same examples on every machine, and no deadline: a slow core is no failure.
 settings.register_profile("glideslope", deadline=None, derandomize=True)
 settings.load_profile("glideslope")

@@ -7,7 +7,7 @@ from glideslope.controller import Plateau
 from glideslope.core.budget import Budget, Deadline, Epochs, Samples, Steps, Tokens, WallClock, parse_budget
 from glideslope.core.catalog import NAMED, SAMPLING_RATES, one_cycle
 from glideslope.core.control import Clamped, Controller, Decision, Observation
-from glideslope.core.meter import BudgetExhausted, Clock, Meter
+from glideslope.core.meter import BudgetExhausted, BudgetMismatch, Clock, Meter
 from glideslope.core.plan import Absolute, Plan, Preamble, Relative, for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import (
@@ -38,6 +38,7 @@ __all__ = [
     "Absolute",
     "Budget",
     "BudgetExhausted",
+    "BudgetMismatch",
     "Clamped",
     "Clock",
     "Constant",

@@ -1,4 +1,4 @@
-"""Ours keeps every law, but for those named here with their reason, and is what the page says it is."""
+"""Ours keeps every law, but for those in `KNOWN` with their reason, and is what the page says it is."""
 
 from functools import cache
 
@@ -6,18 +6,7 @@ import pytest
 from conformance_laws import LAWS, no_drift
 from conformance_libraries import APART, OURS
 from conformance_ours import glideslope
-from conformance_record import COMMAND, load, measure
-
-BETWEEN_UPDATES = "a schedule knows shares of the budget: a peak at 30 % of 4 updates lies between two of them"
-NO_BUDGET = "the count is in the optimizer's state, and there is no budget beside it to compare"
-KNOWN = {
-    ("glideslope", "one cycle peaks"): BETWEEN_UPDATES,
-    ("glideslope.jax", "one cycle peaks"): BETWEEN_UPDATES,
-    ("glideslope.keras", "one cycle peaks"): BETWEEN_UPDATES,
-    ("glideslope.jax", "another budget"): NO_BUDGET,
-    ("glideslope.keras", "another budget"): NO_BUDGET,
-}
-"""(library, law) → why ours breaks it. A law that comes to hold leaves this table."""
+from conformance_record import COMMAND, KNOWN, load, measure
 
 
 @cache

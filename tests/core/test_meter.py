@@ -107,3 +107,16 @@ def test_the_saved_position_is_all_a_meter_needs_and_holds_no_budget(budget):
     assert str(budget) not in json.dumps(state["position"])
     other.load_state_dict(state)
     assert other.progress == meter.progress == 3 / 7
+
+
+def test_a_state_loaded_in_a_pause_is_what_counts_on():
+    clock = Clock()
+    meter = Meter(WallClock(10), clock)
+    clock.now += 7
+    saved = meter.state_dict()
+    resumed = Meter(WallClock(10), clock)
+    with resumed.paused():
+        resumed.load_state_dict(saved)
+        clock.now += 100
+    clock.now += 1
+    assert resumed.spent == 8

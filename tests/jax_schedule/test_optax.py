@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from glideslope import Epochs, Meter, Rex, Schedule, Steps, WallClock, parse_schedule
+from glideslope import Epochs, Linear, Meter, Plan, Preamble, Rex, Schedule, Steps, WallClock, parse_schedule
 from glideslope.core.meter import Clock
 from glideslope.jax import optax_schedule, progress_schedule
 
@@ -90,3 +90,9 @@ def test_what_optax_cannot_count_is_refused_with_the_way_out():
         optax_schedule("rex", Epochs(3), peak=1.0)
     with pytest.raises(ValueError, match=r"unknown hyperparameter of the plan 'momentum'"):
         optax_schedule("rex", "10ba", peak=1.0, hyperparameter="momentum")
+
+
+def test_a_preamble_is_refused_with_the_way_out():
+    plan = Plan({"lr": Linear()}, Preamble(Steps(3), 0.0, 0.5))
+    with pytest.raises(ValueError, match=r"comes before the budget.*linear \+ warmup"):
+        optax_schedule(plan, "10ba", peak=1.0)

@@ -223,9 +223,7 @@ def _applied_twice_by_sequential() -> str:
     chained = s.ChainedScheduler([s.ConstantLR(optimizer, 0.5, 99), s.ExponentialLR(optimizer, 0.9)])
     scheduler = s.SequentialLR(optimizer, [chained, s.LambdaLR(optimizer, lambda _: 1.0)], [5])
     first = rates(optimizer, scheduler, 1)[0]
-    return (
-        f"SequentialLR([ChainedScheduler(half, …), …]) starts at {first:.3g} instead of 0.05" if first < 0.0499 else ""
-    )
+    return f"half × ExponentialLR(0.9) in SequentialLR starts at {first:.3g} instead of 0.05" if first < 0.0499 else ""
 
 
 def _ours_in_sequential() -> None:
@@ -540,7 +538,7 @@ def _entries() -> dict[str, Defect]:
         ),
         "chain drops a factor": Defect("ChainedScheduler drops a factor", *t, _dropped_factor, _ours_keeps_factors),
         "sequence applies twice": Defect(
-            "SequentialLR around chained schedulers applies their factors twice",
+            "SequentialLR around chained recursive schedulers applies a factor once too often",
             *t,
             _applied_twice_by_sequential,
             _ours_in_sequential,

@@ -20,6 +20,17 @@ EXPECTED = ROOT / "tests" / "conformance" / "expected.json"
 PAGE = ROOT / "docs" / "conformance.md"
 COMMAND = "python tests/conformance/record.py"
 
+BETWEEN_UPDATES = "a schedule knows shares of the budget: a peak at 30 % of 4 updates lies between two of them"
+NO_BUDGET = "the count is in the optimizer's state, and there is no budget beside it to compare"
+KNOWN = {
+    ("glideslope", "one cycle peaks"): BETWEEN_UPDATES,
+    ("glideslope.jax", "one cycle peaks"): BETWEEN_UPDATES,
+    ("glideslope.keras", "one cycle peaks"): BETWEEN_UPDATES,
+    ("glideslope.jax", "another budget"): NO_BUDGET,
+    ("glideslope.keras", "another budget"): f"{NO_BUDGET}; GlideslopeCallback keeps both, and refuses",
+}
+"""(library, law) → why ours breaks it. A law that comes to hold leaves this table."""
+
 Cell = dict[str, Any]
 """One law at one library: "kept": names; "broken": name → evidence; "lacking": why there was nothing to ask."""
 
@@ -27,8 +38,10 @@ Cell = dict[str, Any]
 def measure(law: Law, library: Library) -> Cell:
     """One cell of the table."""
     verdict = law.verdict(library)
+    # Where a scheduler says why it cannot be asked, kinds that the library lacks besides are of no interest.
+    own = [reason for name, reason in verdict.lacking.items() if name not in law.asks]
     asked = verdict.kept or verdict.broken
-    reasons = "" if asked else "; ".join(dict.fromkeys(verdict.lacking.values()))
+    reasons = "" if asked else "; ".join(dict.fromkeys(own or verdict.lacking.values()))
     return {"kept": list(verdict.kept), "broken": verdict.broken, "lacking": reasons}
 
 
@@ -78,6 +91,24 @@ def load() -> dict[str, Any]:
     return found
 
 
+def differences(measured: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """What has changed in a column, law by law and scheduler by scheduler."""
+    lines = []
+    for law, cell in measured["laws"].items():
+        was, now = ({"kept": set(c["kept"]), **c["broken"]} for c in (known["laws"][law], cell))
+        lines += [
+            f"{law}: {name}: was {was.get(name)}, is {now.get(name)}"
+            for name in was | now
+            if was.get(name) != now.get(name)
+        ]
+        if cell["lacking"] != known["laws"][law]["lacking"]:
+            lines.append(f"{law}: not asked: was {known['laws'][law]['lacking']!r}, is {cell['lacking']!r}")
+    for key, shown in measured["defects"].items():
+        if shown != known["defects"].get(key):
+            lines.append(f"{key}: was {known['defects'].get(key)}, is {shown}")
+    return lines
+
+
 def save(recorded: Mapping[str, Any]) -> None:
     """Write the record, and the page that it renders to."""
     ordered = {name: recorded[name] for name in LIBRARIES if name in recorded}
@@ -118,7 +149,8 @@ def render(recorded: Mapping[str, Any]) -> str:
         "Each law is one function, asked of every scheduler of every library below, ours included. Each is shown to",
         "fail on a mutant of our own scheduler (`tests/conformance/test_mutants.py`). ✓: every scheduler that the law",
         "is about keeps it. ✗ 2/6: two of six do. –: nothing to ask, with the reason at the end. A peer's column is",
-        "true of the version in its head; a test compares it with what is installed.",
+        "true of the version in its head; a test compares it with what is installed. `glideslope` is `BudgetScheduler`;",
+        "`glideslope.jax` and `glideslope.keras` are the functions of the update count that optax and Keras take.",
         "",
         f"This page is written by `{COMMAND}`, which measures the libraries that are installed and",
         f"keeps the rest; `{COMMAND} torch timm` measures only those.",
@@ -167,16 +199,18 @@ def render(recorded: Mapping[str, Any]) -> str:
 
 
 def _ours(recorded: Mapping[str, Any], ours: list[str], peers: list[str]) -> list[str]:
-    """The laws that ours breaks, and the peers that keep them."""
+    """The laws that ours breaks, why, and the peers that keep them."""
     lines = []
-    for name in ours:
-        for law, cell in recorded[name]["laws"].items():
-            if cell["broken"]:
-                better = []
-                for peer in peers:
-                    other = recorded[peer]["laws"][law]
-                    if other["kept"]:
-                        better.append(f"{peer} ({', '.join(f'`{kept}`' for kept in other['kept'])})")
-                kept = f"Kept by {', '.join(better)}." if better else "No peer keeps it."
-                lines.append(f"- **{law}** ({name} {recorded[name]['version']}): {_evidence(cell)}. {kept}")
+    for law in LAWS:
+        breaking = [name for name in ours if recorded[name]["laws"][law.name]["broken"]]
+        if not breaking:
+            continue
+        better = {peer: kept for peer in peers if (kept := recorded[peer]["laws"][law.name]["kept"])}
+        said = ", ".join(f"{peer} ({', '.join(f'`{name}`' for name in kept)})" for peer, kept in better.items())
+        shown = dict.fromkeys(_evidence(recorded[name]["laws"][law.name]) for name in breaking)
+        why = dict.fromkeys(KNOWN[name, law.name] for name in breaking)
+        lines.append(
+            f"- **{law.name}** ({', '.join(breaking)}): {'; '.join(shown)}. Why: {'; '.join(why)}. "
+            + (f"Kept by {said}." if said else "No peer keeps it.")
+        )
     return lines or ["Nowhere: ours keeps every law that it is asked."]

@@ -37,6 +37,17 @@ def test_the_rate_lands_when_the_time_is_up_however_long_an_update_takes():
     assert scheduler.exhausted
 
 
+def test_the_rate_has_landed_when_the_loop_sees_that_time_is_up():
+    clock = Clock()
+    scheduler = scheduled(clock)
+    clock.now += 9.9
+    scheduler.step()
+    assert not scheduler.exhausted
+    clock.now += 0.2  # between `step` and the question
+    assert scheduler.exhausted
+    assert scheduler.get_last_lr() == [0.0]
+
+
 @given(st.lists(st.floats(-5, 5), max_size=40))
 def test_a_decay_never_rises_however_the_clock_jumps(jumps):
     clock = Clock()

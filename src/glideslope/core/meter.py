@@ -200,14 +200,14 @@ class Meter:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent inside does not count for `WallClock`; a `Deadline` does not wait. May be nested."""
-        running = self.running_seconds
+        _ = self.running_seconds  # counted up to here
         self._pauses += 1
         try:
             yield
         finally:
             self._pauses -= 1
-            if not self._pauses:
-                self._running_before, self._since = running, self._clock.monotonic()
+            if not self._pauses:  # not from where the pause began: a state may have been loaded inside it
+                self._running_before, self._since = self._running, self._clock.monotonic()
 
     def rebudget(self, budget: Budget, policy: RebudgetPolicy = "continuous") -> None:
         """Exchange the budget on the way.

@@ -71,6 +71,11 @@ def progress_schedule(
     """
     require(peak >= 0, "peak", peak, "peak >= 0")
     plan = for_budget(parse_plan(schedule), parse_budget(budget))
+    if plan.preamble is not None:
+        raise ValueError(
+            f"{plan.preamble} comes before the budget, which a function of its progress cannot see. Put a warmup inside "
+            'the budget instead: "linear + warmup(5%)".'
+        )
     if hyperparameter not in plan:
         raise unknown("hyperparameter of the plan", hyperparameter, [name for name, _ in plan.courses])
     course = plan[hyperparameter]

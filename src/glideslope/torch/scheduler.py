@@ -135,7 +135,10 @@ class BudgetScheduler(LRScheduler):
         """Whether the budget is spent: time to leave the loop."""
         if self._in_preamble:
             return False
-        return self._agreed[1] if self._agreed else self._meter.exhausted
+        spent = self._agreed[1] if self._agreed else self._meter.exhausted
+        if spent and self._meter.counts_time:
+            self._write()  # the clock has gone on since `step` wrote: the run must not end above the ground
+        return spent
 
     @property
     def gain(self) -> float:
