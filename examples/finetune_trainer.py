@@ -41,8 +41,8 @@ def real(folder):
 
 def smoke():
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dull", "fine", "weak", "warm", "flat", "rich", "film"]
-    config = transformers.BertConfig(len(words), 32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    model = transformers.BertForSequenceClassification(config)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=len(words), **sizes))
     phrases = [(f"{word} film", index % 2) for index, word in enumerate(words[5:-1])]
     return model, transformers.BertTokenizer({word: k for k, word in enumerate(words)}), phrases * 50, phrases
 

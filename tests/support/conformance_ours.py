@@ -94,7 +94,9 @@ class OurPlateau(PlateauRun):
 _PLATEAU = Policy(Plan({"lr": Constant()}), Plateau(patience=2, factor=0.5))
 
 
-def _asked(profile: Multiplier, ask: Ask) -> Schedule:
+def _asked(profile: Multiplier, ask: Ask) -> Multiplier:
+    if not ask.warmup and not ask.floor:
+        return profile
     return Schedule(profile, warmup=Warmup(ask.warmup / ask.updates), floor=ask.floor)
 
 

@@ -74,14 +74,18 @@ def optax_library() -> Library:
 
     def counted(schedule: Callable[[Any], Any]) -> Callable[[Any], CountedRun]:
         def make(ask: Any) -> Callable[[np.ndarray], np.ndarray]:
-            # Mapped over the counts, not called with an array: the one-cycle schedules take one count.
-            at = jax.vmap(schedule(ask))
+            at = schedule(ask)
             return lambda counts: np.asarray(at(counts.astype(np.int32)))
 
         return lambda ask: CountedRun(ask, make)
 
     def offer(name: str, schedule: Callable[[Any], Any], **more: Any) -> Offer:
         return Offer(name, counted(schedule), rebudget=_exchange, start_is_asked=True, epsilon=FLOAT32, **more)
+
+    def one_cycle(name: str, schedule: Callable[..., Any]) -> Offer:
+        # It takes one count at a time, so it is mapped over the counts.
+        mapped = lambda ask: jax.vmap(schedule(ask.updates, ask.bases[0]))  # noqa: E731
+        return offer(name, mapped, end=1 / 250_000, has_floor=False)
 
     def low(ask: Ask) -> float:
         return ask.floor * ask.bases[0]
@@ -140,18 +144,8 @@ def optax_library() -> Library:
             ),
         ),
         one_cycles=(
-            offer(
-                "cosine_onecycle_schedule",
-                lambda a: x.cosine_onecycle_schedule(a.updates, a.bases[0]),
-                end=1 / 250_000,
-                has_floor=False,
-            ),
-            offer(
-                "linear_onecycle_schedule",
-                lambda a: x.linear_onecycle_schedule(a.updates, a.bases[0]),
-                end=1 / 250_000,
-                has_floor=False,
-            ),
+            one_cycle("cosine_onecycle_schedule", x.cosine_onecycle_schedule),
+            one_cycle("linear_onecycle_schedule", x.linear_onecycle_schedule),
         ),
         restarts=(offer("sgdr_schedule", sgdr),),
         compositions=(

@@ -27,7 +27,7 @@ KNOWN = {
     ("glideslope.jax", "one cycle peaks"): BETWEEN_UPDATES,
     ("glideslope.keras", "one cycle peaks"): BETWEEN_UPDATES,
     ("glideslope.jax", "another budget"): NO_BUDGET,
-    ("glideslope.keras", "another budget"): f"{NO_BUDGET}; GlideslopeCallback keeps both, and refuses",
+    ("glideslope.keras", "another budget"): "in Keras, `GlideslopeCallback` keeps both, and refuses",
 }
 """(library, law) → why ours breaks it. A law that comes to hold leaves this table."""
 
@@ -149,8 +149,9 @@ def render(recorded: Mapping[str, Any]) -> str:
         "Each law is one function, asked of every scheduler of every library below, ours included. Each is shown to",
         "fail on a mutant of our own scheduler (`tests/conformance/test_mutants.py`). ✓: every scheduler that the law",
         "is about keeps it. ✗ 2/6: two of six do. –: nothing to ask, with the reason at the end. A peer's column is",
-        "true of the version in its head; a test compares it with what is installed. `glideslope` is `BudgetScheduler`;",
-        "`glideslope.jax` and `glideslope.keras` are the functions of the update count that optax and Keras take.",
+        "true of the version in its head; a test compares it with what is installed. `glideslope` is its",
+        "`BudgetScheduler`; `glideslope.jax` and `glideslope.keras` are the functions of the update count that optax",
+        "and Keras take.",
         "",
         f"This page is written by `{COMMAND}`, which measures the libraries that are installed and",
         f"keeps the rest; `{COMMAND} torch timm` measures only those.",

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -334,10 +334,6 @@ class Library:
             for beginning in self.quiet:
                 warnings.filterwarnings("ignore", message=beginning)
             yield
-
-
-def lacking(reason: str) -> NoReturn:
-    raise NotApplicable(reason)
 
 
 def exact_shapes() -> dict[str, Callable[[Any], Any]]:
