@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import sys
+import time
 
 import accelerate_ranks
 import pytest
@@ -23,11 +24,14 @@ def ranks(tmp_path_factory):
         pytest.skip("gloo's file rendezvous")
     folder = tmp_path_factory.mktemp("ranks")
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=accelerate_ranks.work, args=(rank, str(folder))) for rank in range(RANKS)]
+    processes = [
+        context.Process(target=accelerate_ranks.work, args=(rank, str(folder)), daemon=True) for rank in range(RANKS)
+    ]
     for process in processes:
         process.start()
+    end = time.monotonic() + 240
     for process in processes:
-        process.join(240)
+        process.join(max(0.0, end - time.monotonic()))
     assert [process.exitcode for process in processes] == [0] * RANKS
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
 

@@ -1,7 +1,9 @@
 """Updates: what counts is what the optimizer did."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -49,15 +51,19 @@ def test_without_any_update_reported_calls_count():
 
 
 def test_accumulation_needs_nothing():
-    optimizer = sgd()
-    scheduler = BudgetScheduler(optimizer, "linear", Steps(4))
-    for micro_batch in range(8):
-        if micro_batch % 2:
-            optimizer.step()
-        scheduler.step()
-        if not micro_batch:
-            assert scheduler.last_epoch == 1  # nothing reported yet: the call counted, and is taken back later
-    assert scheduler.last_epoch == 4
+    for schedule in ("linear", "linear | plateau"):  # the short path and the long one
+        optimizer = sgd()
+        rates = []
+        optimizer.register_step_post_hook(lambda stepped, *_, rates=rates: rates.append(stepped.param_groups[0]["lr"]))
+        scheduler = BudgetScheduler(optimizer, schedule, Steps(4))
+        for micro_batch in range(16):
+            if micro_batch % 4 == 3:
+                optimizer.step()
+            scheduler.step()
+            if micro_batch == 1:
+                assert scheduler.last_epoch == 2  # nothing reported yet: calls count, and are taken back in time
+        assert rates == [1.0, 0.75, 0.5, 0.25]
+        assert scheduler.last_epoch == 4
 
 
 def test_steps_skipped_before_the_first_update_are_taken_back():
@@ -68,6 +74,7 @@ def test_steps_skipped_before_the_first_update_are_taken_back():
     updates = 0
     while not scheduler.exhausted:
         optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1 - updates / 10)
         scheduler.step()
         updates += 1
     assert updates == 10
@@ -215,3 +222,21 @@ def test_two_schedulers_on_one_optimizer_share_its_updates():
         momenta.step()
     assert (rates.exhausted, momenta.progress) == (True, 0.5)
     assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.45)
+
+
+def test_a_scheduler_that_was_dropped_leaves_its_optimizer_alone():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    dropped = BudgetScheduler(optimizer, "linear", "4ba")
+    for _ in range(2):
+        optimizer.step()
+        dropped.step()
+    gone = weakref.ref(dropped)
+    del dropped
+    gc.collect()
+    assert gone() is None
+    state = optimizer.state_dict()
+    state["param_groups"][0]["lr"] = 0.123
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 0.123
+    assert not optimizer._optimizer_step_post_hooks
+    assert not optimizer._optimizer_load_state_dict_post_hooks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -215,8 +216,7 @@ class BudgetScheduler(LRScheduler):
                 raise ValueError(
                     f"the budget {self._current.budget} counts {name}: call step({name}=…) with this update's."
                 )
-        counted = self._current.amounts
-        counted["updates"] = max(0, counted["updates"] + updates)
+        self._current.amounts["updates"] += updates
         if self._in_preamble:
             self._meter.start_clock()  # the preamble's time is not the budget's
         if loss is not None and updates:
@@ -319,8 +319,21 @@ class BudgetScheduler(LRScheduler):
 
     def _attach(self) -> None:
         """Hook onto the optimizer."""
-        self._count = UpdateCount(self.optimizer, self._settle)
-        innermost(self.optimizer).register_load_state_dict_post_hook(lambda _: self._settle())
+        self._count = UpdateCount(self.optimizer, self._catch_up)
+        settle = weakref.WeakMethod(self._settle)  # the optimizer must not keep a scheduler alive that was dropped
+
+        def loaded(optimizer: Optimizer) -> None:
+            if (settle_again := settle()) is not None:
+                settle_again()
+
+        handle = innermost(self.optimizer).register_load_state_dict_post_hook(loaded)
+        weakref.finalize(self, handle.remove)
+        self._settle()
+
+    def _catch_up(self) -> None:
+        """Before an update: take back calls that were no updates, take up new groups, and write what is in force."""
+        counted = self._current.amounts
+        counted["updates"] = max(0, counted["updates"] - self._count.take_back())
         self._settle()
 
     def _settle(self) -> None:

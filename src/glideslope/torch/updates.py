@@ -24,7 +24,8 @@ class UpdateCount:
 
     Args:
         optimizer: the optimizer itself, or a wrapper of it.
-        take_up_groups: a method to call before an update that finds more groups than `known_groups`.
+        catch_up: a method to call before an update that finds other groups than were known, or calls counted that were
+            no updates.
 
     Attributes:
         reported: one number, the updates reported so far; 0 if the optimizer never did.
@@ -32,20 +33,21 @@ class UpdateCount:
         known_groups: one number, the groups that were taken up.
     """
 
-    def __init__(self, optimizer: Optimizer, take_up_groups: Callable[[], None]) -> None:
+    def __init__(self, optimizer: Optimizer, catch_up: Callable[[], None]) -> None:
         inner = innermost(optimizer)
         # Lists, because the hooks must not keep the scheduler alive, nor be copied with it.
         self.reported = reported = [0]
-        self.seen = [0]
+        self.seen = seen = [0]
         begun = [False]
 
         self.known_groups = known = [len(inner.param_groups)]
-        take_up = weakref.WeakMethod(take_up_groups)
+        behind = weakref.WeakMethod(catch_up)
 
         def begin(stepped: Optimizer, args: Any, kwargs: Any) -> None:
             begun[0] = True
-            if len(stepped.param_groups) != known[0] and (take_up_now := take_up()) is not None:
-                take_up_now()
+            stale = len(stepped.param_groups) != known[0] or (seen[0] and not reported[0])
+            if stale and (catch_up_now := behind()) is not None:
+                catch_up_now()
 
         def end(stepped: Optimizer, args: Any, kwargs: Any) -> None:
             # A class that calls super().step() fires its hooks twice: what begins once or more and ends is one update.
@@ -62,12 +64,18 @@ class UpdateCount:
         """Forget what was reported and not handed out: it belongs to a position that was left by loading another."""
         self.seen[0] = self.reported[0]
 
-    def new(self) -> int:
-        """Updates since the last call; 1 if the optimizer has never reported any.
+    def take_back(self) -> int:
+        """Calls that were counted for want of any report, to be forgotten: the optimizer is about to report.
 
-        The first report takes back the calls counted before it, so the result may be negative once: AMP usually skips
-        the first steps of a run, and the calls behind them are no updates.
+        Accumulation calls before the first update, and AMP usually skips the first steps of a run.
         """
+        if self.reported[0]:
+            return 0
+        calls, self.seen[0] = self.seen[0], 0
+        return calls
+
+    def new(self) -> int:
+        """Updates since the last call; 1 if the optimizer has never reported any."""
         total = self.reported[0]
         if not total:
             self.seen[0] += 1
