@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from glideslope.cli.compare import compare
+from glideslope.cli.export import export
 from glideslope.cli.find_lr import find_lr
 from glideslope.cli.rank import rank
 from glideslope.cli.report import report
 from glideslope.cli.show import show
 from glideslope.cli.tasks import tasks
+from glideslope.cli.trials import trials
 from glideslope.trials.store import StoreError
 
 app = typer.Typer(
@@ -23,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (compare, find_lr, report, rank, show, tasks):
+for verb in (compare, find_lr, report, rank, show, tasks, trials, export):
     app.command()(verb)
 
 

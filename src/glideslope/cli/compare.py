@@ -45,8 +45,14 @@ def compare(
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes or in-process.")] = "population",
+    executor: Annotated[str, typer.Option(help="population, processes, in-process or ray.")] = "population",
     workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
+    ] = None,
+    ray_resources: Annotated[
+        str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
 ) -> None:
@@ -92,7 +98,7 @@ def compare(
             uncounted,
         )
     facts = provenance()
-    with make_executor(executor, workers) as engine, Store(out) as store:
+    with make_executor(executor, workers, ray_address, ray_resources) as engine, Store(out) as store:
         store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
         if isinstance(question, sampling.Question):
             document = sampling_report.document(

@@ -10,18 +10,34 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from glideslope.core.spec import split_texts
 from glideslope.core.value import unknown
 from glideslope.trials import planner
-from glideslope.trials.executors import Executor, InProcess, Populations, Processes
+from glideslope.trials.executors import Executor, InProcess, Populations, Processes, RayCluster
 from glideslope.trials.record import Record
 from glideslope.trials.store import Store
 
-EXECUTORS = ("population", "processes", "in-process")
+EXECUTORS = ("population", "processes", "in-process", "ray")
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def make_executor(name: str, workers: int | None) -> Executor:
-    """The executor of a name."""
+def make_executor(
+    name: str, workers: int | None, ray_address: str | None = None, ray_resources: str | None = None
+) -> Executor:
+    """The executor of a name.
+
+    Args:
+        name: one of `EXECUTORS`.
+        workers: how many; None means as many as there is room for.
+        ray_address, ray_resources: see `RayCluster`; the resources as text, "CPU=1,GPU=0.25".
+    """
+    if name == "ray":
+        try:
+            return RayCluster(ray_address, workers, None if ray_resources is None else _amounts(ray_resources))
+        except ImportError as error:
+            raise ValueError(str(error)) from error  # of the user's making: told in one line
+    if ray_address is not None or ray_resources is not None:
+        raise ValueError(f"--ray-address and --ray-resources belong to --executor ray, not to {name}.")
     if name == "population":
         return Populations(workers)
     if name == "processes":
@@ -29,6 +45,22 @@ def make_executor(name: str, workers: int | None) -> Executor:
     if name == "in-process":
         return InProcess()
     raise unknown("executor", name, EXECUTORS)
+
+
+def _amounts(text: str) -> dict[str, float]:
+    """Amounts of resources by name.
+
+    >>> _amounts("CPU=2, GPU=0.25")
+    {'CPU': 2.0, 'GPU': 0.25}
+    """
+    amounts = {}
+    for part in split_texts(text):
+        name, _, amount = part.partition("=")
+        try:
+            amounts[name.strip()] = float(amount)
+        except ValueError:
+            raise ValueError(f"cannot read the resources {text!r}. Write CPU=1 or CPU=1,GPU=0.25.") from None
+    return amounts
 
 
 def run(cells: Iterable[planner.Cell], store: Store, executor: Executor) -> dict[str, Record]:

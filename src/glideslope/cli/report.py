@@ -9,7 +9,7 @@ import typer
 
 from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
 from glideslope.studies import compare, compare_report, sampling, sampling_report
-from glideslope.trials.store import Store
+from glideslope.trials.store import StoreView
 
 
 def report(
@@ -21,9 +21,9 @@ def report(
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
 ) -> None:
     """Rebuild the report of the study asked last, from the store alone. Unfinished studies show what is there."""
-    with Store(folder, create=False) as store:
+    with StoreView(folder) as store:
         asked = store.last_question()
-        records = store.records()
+        records = store.summaries()
     if asked.kind == "sampling":
         answer = sampling.answer(sampling.Question.from_json(asked.question), records)
         document = sampling_report.document(answer, asked.provenance)

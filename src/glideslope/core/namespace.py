@@ -17,7 +17,7 @@ Real: TypeAlias = Any
 
 
 def _namespace(x: Real) -> Any:
-    """The module whose functions take `x`: its own array namespace, or its framework if somebody else has imported it."""
+    """The module whose functions take `x`: its own array namespace, or the framework that somebody has imported."""
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__()
     torch: ModuleType | None = sys.modules.get("torch")

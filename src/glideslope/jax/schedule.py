@@ -73,8 +73,8 @@ def progress_schedule(
     plan = for_budget(parse_plan(schedule), parse_budget(budget))
     if plan.preamble is not None:
         raise ValueError(
-            f"{plan.preamble} comes before the budget, which a function of its progress cannot see. Put a warmup inside "
-            'the budget instead: "linear + warmup(5%)".'
+            f"{plan.preamble} comes before the budget, which a function of its progress cannot see. Put a warmup "
+            'inside the budget instead: "linear + warmup(5%)".'
         )
     if hyperparameter not in plan:
         raise unknown("hyperparameter of the plan", hyperparameter, [name for name, _ in plan.courses])

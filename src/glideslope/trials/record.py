@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Status = Literal["finished", "diverged", "failed"]
@@ -81,6 +81,14 @@ class Record:
     def last_validation(self) -> Evaluation | None:
         """The evaluation after the last update; None if the trial never got there."""
         return self.validation[-1] if self.status == "finished" and self.validation else None
+
+    @property
+    def summary(self) -> Record:
+        """This record without its series, its decisions and all validations but the last.
+
+        A hundredth of the memory, and everything that planning and reports read.
+        """
+        return replace(self, series=Series((), (), ()), validation=self.validation[-1:], decisions=())
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only; NaN and inf become "nan", "inf", "-inf"."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from glideslope.core.budget import Steps
 from glideslope.core.spec import canonical
 from glideslope.torch.scheduler import BudgetScheduler
+from glideslope.trials.checkpoint import Checkpoints, Training, Unusable
 from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Record, Series, Status
@@ -34,9 +36,16 @@ EVALUATION_BATCH = 1024
 SHUFFLED_BYTES = 2**24
 """Training sets up to this size are copied in their new order once an epoch: slices cost a quarter of gathers."""
 
+_log = logging.getLogger(__name__)
 
-def run_trial(spec: TrialSpec) -> Record:
+
+def run_trial(spec: TrialSpec, checkpoints: Checkpoints | None = None) -> Record:
     """Train once. The outcome depends on the spec alone; errors and divergence are recorded, not raised.
+
+    Args:
+        spec: the trial.
+        checkpoints: where a long trial leaves checkpoints, and goes on from the last one; the outcome is the same.
+            Whoever stores the record removes it then. None makes do without.
 
     Raises:
         KeyboardInterrupt: passed on, nothing is recorded.
@@ -44,7 +53,7 @@ def run_trial(spec: TrialSpec) -> Record:
     run = Run()
     with one_thread():
         try:
-            _train(spec, run)
+            _train(spec, run, checkpoints)
         except Exception:
             run.status, run.error = "failed", traceback.format_exc()
     return run.record(spec, {"executor": "in-process", "device": "cpu", "K": 1})
@@ -109,6 +118,16 @@ class Run:
             error=self.error,
         )
 
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint had recorded: the JSON of a record made half-way."""
+        record = Record.from_json(progress)
+        self.done = record.cost.updates
+        self.updates, self.losses = list(record.series.updates), list(record.series.train_loss)
+        self.rates = list(record.series.rate)
+        self.probes = {name: list(values) for name, values in record.series.probes.items()}
+        self.validation, self.decisions = list(record.validation), list(record.decisions)
+        self.training_seconds, self.evaluation_seconds = record.cost.training_seconds, record.cost.evaluation_seconds
+
 
 def planned_task(spec: TrialSpec) -> Task:
     """The task of a trial, checked to be the one that it was planned with.
@@ -126,18 +145,59 @@ def planned_task(spec: TrialSpec) -> Task:
     return task
 
 
-def _train(spec: TrialSpec, run: Run) -> None:
+def _build(spec: TrialSpec, task: Task) -> Training:
+    """Before the first update."""
+    model = task.model(spec.seeds.init)
+    optimizer = spec.optimizer.build(_trained(model), spec.rate)
+    scheduler = BudgetScheduler(optimizer, spec.policy, Steps(spec.updates))
+    set_training(model, optimizer, True)
+    return Training(model, optimizer, scheduler)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _begin(spec: TrialSpec, task: Task, run: Run, checkpoints: Checkpoints | None) -> Training:
+    """From the last checkpoint, or from the beginning."""
+    run.probes = {name: [] for name in spec.probes}
+    training = _build(spec, task)
+    if checkpoints is None or not checkpoints.path(spec.trial_id).exists():
+        return training
+    try:
+        found = checkpoints.load(spec.trial_id, library_versions())
+        found.restore(training)
+    except Unusable as reason:
+        _log.warning("trial %s starts anew, its checkpoint is of no use: %s", spec.trial_id, reason)
+        return _build(spec, task)
+    run.go_on(found.progress)
+    _log.info("trial %s goes on after %d of %d updates", spec.trial_id, run.done, spec.updates)
+    return training
+
+
+def _keep(spec: TrialSpec, run: Run, training: Training, checkpoints: Checkpoints) -> float:
+    """Write a checkpoint. Returns: when the next one is due, by the clock of `time.perf_counter`."""
+    began = time.perf_counter()
+    try:
+        progress = run.record(spec, {}).to_json()
+        checkpoints.save(spec.trial_id, training, progress, library_versions())
+    except Exception as reason:  # a full disk, an optimizer of some strange kind: no reason to end the trial
+        _log.warning("trial %s goes without checkpoints: %s", spec.trial_id, reason)
+        return math.inf
+    ended = time.perf_counter()
+    return ended + checkpoints.pause(ended - began)
+
+
+def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None) -> None:
     task = planned_task(spec)
     splits = task_splits(task)
-    model = task.model(spec.seeds.init)
-    parameters = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = spec.optimizer.build(parameters, spec.rate)
-    scheduler = BudgetScheduler(optimizer, spec.policy, Steps(spec.updates))
-    run.probes = {name: [] for name in spec.probes}
+    training = _begin(spec, task, run, checkpoints)
+    model, optimizer, scheduler = training.model, training.optimizer, training.scheduler
+    parameters = _trained(model)
     stride = math.ceil(spec.updates / SERIES_LENGTH)
-    set_training(model, optimizer, True)
     started = time.perf_counter()
-    for batch, noise in batches(task, splits.train, spec.seeds, spec.updates):
+    due = math.inf if checkpoints is None else started + checkpoints.pause(0.0)
+    for batch, noise in batches(task, splits.train, spec.seeds, spec.updates, run.done):
         update = run.done
         rate = float(scheduler.get_last_lr()[0])
         loss = make_update(task, model, optimizer, batch, noise)
@@ -169,6 +229,10 @@ def _train(spec: TrialSpec, run: Run) -> None:
                 run.decisions.append((run.done, decision.gain, decision.reason))
             started = time.perf_counter()
             run.evaluation_seconds += started - paused
+        if checkpoints is not None and time.perf_counter() >= due and run.done < spec.updates:
+            run.training_seconds += time.perf_counter() - started
+            due = _keep(spec, run, training, checkpoints)
+            started = time.perf_counter()
     run.training_seconds += time.perf_counter() - started
 
 
@@ -186,14 +250,20 @@ def make_update(task: Task, model: nn.Module, optimizer: Optimizer, batch: Batch
     return float(optimizer.step(closure))  # type: ignore[arg-type]
 
 
-def batches(task: Task, train: Batch, seeds: Seeds, updates: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-    """Batches of whole size, each epoch in a new order keyed by (seed, epoch); with the draws that belong to them."""
+def batches(
+    task: Task, train: Batch, seeds: Seeds, updates: int, start: int = 0
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """Batches of whole size, each epoch in a new order keyed by (seed, epoch); with the draws that belong to them.
+
+    Args:
+        updates: number of the update to end before; the first one is number `start`.
+    """
     num_samples = len(train[0])
     per_epoch = updates_per_epoch(task, train)
     small = sum(tensor.nbytes for tensor in train) <= SHUFFLED_BYTES
-    for update in range(updates):
+    for update in range(start, updates):
         epoch, position = divmod(update, per_epoch)
-        if position == 0:
+        if position == 0 or update == start:
             order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples))
             augmentation = task.augmentation(generator(seeds.data, Stream.AUGMENTATION, epoch), num_samples)
             draws = {name: torch.from_numpy(values) for name, values in augmentation.items()}

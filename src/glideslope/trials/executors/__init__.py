@@ -4,5 +4,6 @@ from glideslope.trials.executors.base import Executor
 from glideslope.trials.executors.in_process import InProcess
 from glideslope.trials.executors.population import Populations
 from glideslope.trials.executors.processes import Processes
+from glideslope.trials.executors.ray import RayCluster
 
-__all__ = ["Executor", "InProcess", "Populations", "Processes"]
+__all__ = ["Executor", "InProcess", "Populations", "Processes", "RayCluster"]

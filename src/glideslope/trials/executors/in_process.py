@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glideslope.trials.executors.base import Executor
+from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.executors.queue import LongestFirst
 from glideslope.trials.record import Record
 from glideslope.trials.run import run_trial
@@ -19,8 +19,10 @@ class InProcess(Executor):
         self._queue.push(spec)
 
     def next(self) -> tuple[TrialSpec, Record]:
-        spec = self._queue.pop()
-        return spec, run_trial(spec)
+        while self._queue:
+            for spec in self._admit([self._queue.pop()]):
+                return spec, run_trial(spec, self._checkpoints)
+        raise NothingLeft
 
     def close(self) -> None:
         self._queue.clear()

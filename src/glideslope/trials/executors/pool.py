@@ -11,15 +11,17 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from glideslope.core.spec import canonical
 from glideslope.core.value import require
-from glideslope.trials.executors.base import Executor
+from glideslope.trials.checkpoint import Checkpoints
+from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.record import Cost, Record, Series
 from glideslope.trials.trial import TrialSpec
 
@@ -80,6 +82,8 @@ class Pool(Executor):
         # by then, and larger populations can be made of it.
         while not self._finished:
             self._feed()
+            if not any(worker.specs for worker in self._workers):
+                raise NothingLeft
             self._collect()
         return self._finished.popleft()
 
@@ -120,12 +124,16 @@ class Pool(Executor):
             specs = self._take()
             if not specs:
                 return
+            specs = self._admit(specs)
+            if not specs:
+                continue
             if idle is None:
                 idle = _start_worker(self.name)
                 self._workers.append(idle)
             idle.specs = specs
+            order = {"specs": [spec.to_json() for spec in specs], "checkpoints": _checkpoints_json(self._checkpoints)}
             try:
-                idle.pipe.send_bytes(canonical([spec.to_json() for spec in specs]).encode())
+                idle.pipe.send_bytes(canonical(order).encode())
             except OSError:
                 continue  # it has died: `next` finds its pipe closed
 
@@ -171,6 +179,14 @@ def environment(settings: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _checkpoints_json(checkpoints: Checkpoints | None) -> dict[str, Any] | None:
+    return None if checkpoints is None else {**asdict(checkpoints), "folder": str(checkpoints.folder)}
+
+
+def _checkpoints_from_json(data: dict[str, Any] | None) -> Checkpoints | None:
+    return None if data is None else Checkpoints(**{**data, "folder": Path(data["folder"])})
+
+
 def _work(pipe: Connection, name: str) -> None:
     """A worker's life: specs in, records out (null for a population that does not pay), until the pipe closes."""
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -183,15 +199,27 @@ def _work(pipe: Connection, name: str) -> None:
             data = pipe.recv_bytes()
         except EOFError:
             return
-        specs = [TrialSpec.from_json(item) for item in json.loads(data)]
+        order = json.loads(data)
+        specs = [TrialSpec.from_json(item) for item in order["specs"]]
+        checkpoints = _checkpoints_from_json(order["checkpoints"])
         if name != "population":
-            records = [run_trial(spec) for spec in specs]
-        elif len(specs) == 1 or pays(specs[0]):
+            records = [run_trial(spec, checkpoints) for spec in specs]
+        elif pays(specs[0]):
             records = run_population(specs)
+        elif len(specs) == 1:
+            records = [_alone(specs[0], checkpoints)]
         else:
             pipe.send_bytes(b"null")
             continue
         pipe.send_bytes(canonical([record.to_json() for record in records]).encode())
+
+
+def _alone(spec: TrialSpec, checkpoints: Checkpoints | None) -> Record:
+    """A trial that no population takes, as `run_population` would run it, but with checkpoints."""
+    from glideslope.trials.run import run_trial
+
+    record = run_trial(spec, checkpoints)
+    return replace(record, path={**record.path, "executor": "population", "method": "loop"})
 
 
 def _follow_parent() -> None:
