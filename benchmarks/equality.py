@@ -3,10 +3,10 @@
     python benchmarks/equality.py            # every dense family: about 2 minutes on 2 cores
 
 For each family and optimizer, K = 16 trials of different rates, schedules and seeds are run three times: as a
-population, alone, and alone by PyTorch's unfused optimizer, which rounds differently and is as right. The table shows the largest
-relative difference of a training loss over the first 20, 100 and 400 updates, and of the last validation loss. Rounding
-errors grow along a trajectory, as between any two machines; the last columns say how much of that is the trajectory's
-own.
+population, alone, and alone by PyTorch's unfused optimizer, which rounds differently and is as right. The table shows
+the largest relative difference of a training loss over the first 20, 100 and 400 updates, and of the last validation
+loss. Rounding errors grow along a trajectory, as between any two machines; the last columns say how much of that is
+the trajectory's own.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ from glideslope.trials.executors import Populations
 from glideslope.trials.planner import Progress, run_study
 from glideslope.trials.record import Cost, Evaluation, Record, Series
 from glideslope.trials.run import SERIES_LENGTH
-from glideslope.trials.store import FILE, Store, StoreView
+from glideslope.trials.shelf import StoreView
+from glideslope.trials.store import FILE, Store
 from glideslope.trials.summary import Selection, row_of
 from glideslope.trials.task import Metric
 from glideslope.trials.trial import TaskRef, TrialSpec

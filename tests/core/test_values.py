@@ -95,7 +95,9 @@ def test_every_registered_class_is_frozen_and_final():
         assert dataclasses.fields(cls) is not None
         assert cls.__dataclass_params__.frozen
         assert not inspect.isabstract(cls)
-        assert cls.__subclasses__() == []
+        # Of ours alone: the conformance suite makes mutants.
+        ours = [other for other in cls.__subclasses__() if other.__module__.startswith("glideslope.")]
+        assert ours == []
 
 
 def test_a_name_is_given_once():

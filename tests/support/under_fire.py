@@ -33,7 +33,8 @@ from glideslope.trials.executors.pool import environment
 from glideslope.trials.planner import run_study
 from glideslope.trials.record import Record
 from glideslope.trials.run import run_trial
-from glideslope.trials.store import FILE, Store, StoreError, StoreView
+from glideslope.trials.shelf import StoreView
+from glideslope.trials.store import FILE, Store, StoreError
 from glideslope.trials.trial import TrialSpec
 
 EXECUTORS = {"in-process": InProcess, "processes": lambda: Processes(2), "population": lambda: Populations(2)}

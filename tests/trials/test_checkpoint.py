@@ -329,17 +329,18 @@ class TestInStudies:
     def test_a_worker_that_is_killed_is_followed_by_one_that_goes_on(self, kind, tmp_path, monkeypatch):
         """The second worker computes the rest only, and the file is gone when the record is stored."""
         server = fork_server()
-        environment = {"TINY_MARKER": str(tmp_path / "marker"), "TINY_COUNTER": str(tmp_path / "updates")}
-        spec = make_spec("checkpoint_tasks:Dying", updates=400, eval_every=200)
+        names = {"TINY_MARKER": "marker", "TINY_COUNTER": "updates", "TINY_CHECKPOINTS": "checkpoints"}
+        environment = {variable: str(tmp_path / name) for variable, name in names.items()}
+        spec = make_spec("checkpoint_tasks:Dying", updates=1000, eval_every=500)
         arguments = ([Chain((spec,))], tmp_path, kind, tmp_path / "log", 0.0, environment)
         with running(server.Process(target=drive, args=arguments)) as process:
             process.join()
-        assert (tmp_path / "marker").exists()
+        killed_at = int((tmp_path / "marker").read_text())
         assert starts(tmp_path / "log") == {spec.trial_id: 2}
         assert stored(tmp_path) == {spec.trial_id: ("finished", canonical(run_trial(spec).outcome))}
         assert not list((tmp_path / "checkpoints").iterdir())
-        # Killed at the 300th; the population's worker makes some losses of its own before, to see if it pays.
-        assert 400 < (tmp_path / "updates").stat().st_size < 600
+        # At least 100 are not computed again; a population's worker computes some before, to see if it pays.
+        assert (tmp_path / "updates").stat().st_size - killed_at <= 900 + (kind == "population") * 50
 
     def test_what_a_killed_driver_left_of_a_stored_trial_goes_when_the_store_is_opened(self, tmp_path):
         done, begun = make_spec(seed=1), make_spec(seed=2)

@@ -3,13 +3,12 @@
 In the suite 26 kills; GLIDESLOPE_KILLS=10 makes 224.
 """
 
-import json
 import os
 import random
 import time
 
 import pytest
-from safetensors import safe_open
+from checkpoint_tasks import position
 from specs import make_spec
 from under_fire import (
     Chain,
@@ -136,7 +135,7 @@ def test_a_study_under_fire_ends_as_one_that_was_left_alone(
 
 def test_a_long_trial_goes_on_from_its_last_checkpoint(server, tmp_path):
     """Killed again and again, it computes no update before the last checkpoint again, and ends in the same bits."""
-    updates = 1500
+    updates = 4000
     counter = tmp_path / "updates"
     variables = {"TINY_COUNTER": str(counter)}
     spec = make_spec("checkpoint_tasks:Counting", "rex", optimizer="adam", updates=updates, eval_every=100)
@@ -160,11 +159,3 @@ def test_a_long_trial_goes_on_from_its_last_checkpoint(server, tmp_path):
     assert counter.stat().st_size == updates - positions[-1] < updates
     assert stored(folder) == {spec.trial_id: ("finished", canonical(run_trial(spec).outcome))}
     assert not list(checkpoint.parent.iterdir())
-
-
-def position(checkpoint):
-    """Updates behind a checkpoint; 0 if there is none."""
-    if not checkpoint.exists():
-        return 0
-    with safe_open(checkpoint, "pt") as file:
-        return json.loads(file.metadata()["content"])["progress"]["cost"][2]

@@ -197,7 +197,8 @@ def flight(cluster, tmp_path_factory):
             kill_machine(second)
         elif flight.killed and not flight.joined and flight.lines("is lost"):
             with pytest.MonkeyPatch.context() as patch:
-                patch.delenv("GLIDESLOPE_GREETING")  # the driver's alone
+                patch.delenv("GLIDESLOPE_GREETING")  # the driver's alone, and so is its folder
+                patch.chdir(folder)
                 third = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
             flight.joined.append(third.node_id)
 
@@ -415,7 +416,7 @@ class TestWithoutACluster:
             ({"CPU": 4.0}, {"GPU": 1}, 0),
             ({"CPU": 0.3}, {"CPU": 0.1}, 3),
             ({"CPU": 8.0, "GPU": 2.0}, {"CPU": 1, "GPU": 0.25}, 8),
-            ({"CPU": 8.0, "GPU": 2.0}, {"GPU": 0.3}, 6),
+            ({"CPU": 8.0, "GPU": 2.0}, {"GPU": 0.4}, 4),
             ({"CPU": 8.0, "GPU": 2.0}, {"GPU": 2}, 1),
         ],
     )

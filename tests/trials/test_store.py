@@ -12,7 +12,8 @@ from specs import SUPPORT, make_spec
 from glideslope.core.spec import canonical
 from glideslope.trials.record import Cost
 from glideslope.trials.run import run_trial
-from glideslope.trials.store import FILE, VERSION, Store, StoreError, StoreView
+from glideslope.trials.shelf import StoreView
+from glideslope.trials.store import FILE, VERSION, Store, StoreError
 from glideslope.trials.summary import COLUMNS, Selection
 
 SPEC = make_spec()
@@ -391,6 +392,38 @@ class TestRefusals:
         with pytest.raises(StoreError, match=r"there is no store in .*nowhere .*`glideslope compare --out DIR`"):
             Store(tmp_path / "nowhere", create=False)
         assert not (tmp_path / "nowhere").exists()
+
+
+class TestLocked:
+    """SQLite waits by itself for other writers, but not while it switches to its log: about once in 150 openings."""
+
+    class Contended(sqlite3.Connection):
+        refusals = 0
+
+        def execute(self, statement, *arguments):
+            if "journal_mode" in statement and type(self).refusals:
+                type(self).refusals -= 1
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(statement, *arguments)
+
+    @pytest.fixture
+    def contended(self, monkeypatch):
+        real = sqlite3.connect
+        monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: real(*given, factory=self.Contended, **named))
+        return self.Contended
+
+    def test_a_driver_waits_until_others_have_switched(self, contended, tmp_path, monkeypatch):
+        contended.refusals = 3
+        with Store(tmp_path) as store:
+            assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert contended.refusals == 0
+
+    def test_but_not_for_ever(self, contended, tmp_path, monkeypatch):
+        contended.refusals = 10**9
+        monkeypatch.setattr("glideslope.trials.store.PATIENCE_SECONDS", 0.05)
+        with pytest.raises(StoreError, match="database is locked"):
+            Store(tmp_path)
+        contended.refusals = 0
 
 
 class TestFullDisk:

@@ -14,7 +14,7 @@ import typer
 
 from glideslope.report.tables import Table
 from glideslope.trials.record import Record
-from glideslope.trials.store import StoreView
+from glideslope.trials.shelf import StoreView
 from glideslope.trials.summary import COLUMNS, Column, Selection
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 
 from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
 from glideslope.studies import compare, compare_report, sampling, sampling_report
-from glideslope.trials.store import StoreView
+from glideslope.trials.shelf import StoreView
 
 
 def report(

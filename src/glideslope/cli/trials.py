@@ -17,7 +17,8 @@ from glideslope.cli.execution import make_executor, run
 from glideslope.core.spec import to_text
 from glideslope.report.tables import Table, finite_or_none
 from glideslope.trials.record import Evaluation, Record
-from glideslope.trials.store import Store, StoreView
+from glideslope.trials.shelf import StoreView
+from glideslope.trials.store import Store
 from glideslope.trials.summary import COLUMNS, EVERY_TRIAL, Selection
 from glideslope.trials.trial import TrialSpec
 
@@ -47,7 +48,7 @@ def trials(
         ),
     ] = False,
     data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA), for --rerun.")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes or in-process, for --rerun.")] = "population",
+    executor: Annotated[str, typer.Option(help="population, processes, in-process or ray.")] = "population",
     workers: Annotated[int | None, typer.Option(help="Worker processes, for --rerun.", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
