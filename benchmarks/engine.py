@@ -37,12 +37,12 @@ from glideslope.tasks.models import mlp
 from glideslope.trials.batched.choice import choose_program
 from glideslope.trials.batched.programs import StackedProgram, VmapProgram
 from glideslope.trials.batched.stacked import Unstackable
-from glideslope.trials.executors.pool import SETTINGS, environment
 from glideslope.trials.lookup import find_task, task_splits
 from glideslope.trials.population import run_population
 from glideslope.trials.run import batches, one_thread, run_trial
 from glideslope.trials.task import Default, seeded_model
 from glideslope.trials.trial import Seeds, TrialSpec
+from glideslope.trials.workers import SETTINGS, environment
 
 
 @dataclass(frozen=True)

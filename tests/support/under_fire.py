@@ -29,13 +29,13 @@ from glideslope.core.spec import canonical
 from glideslope.trials import population  # noqa: F401 - workers that are forked have it then
 from glideslope.trials.executors import InProcess, Populations, Processes
 from glideslope.trials.executors.base import Executor
-from glideslope.trials.executors.pool import environment
 from glideslope.trials.planner import run_study
 from glideslope.trials.record import Record
 from glideslope.trials.run import run_trial
 from glideslope.trials.shelf import StoreView
 from glideslope.trials.store import FILE, Store, StoreError
 from glideslope.trials.trial import TrialSpec
+from glideslope.trials.workers import environment
 
 EXECUTORS = {"in-process": InProcess, "processes": lambda: Processes(2), "population": lambda: Populations(2)}
 

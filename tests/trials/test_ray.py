@@ -20,11 +20,11 @@ from glideslope.cli.execution import make_executor
 from glideslope.core.spec import canonical
 from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.executors import Populations, RayCluster
-from glideslope.trials.executors.pool import SETTINGS
 from glideslope.trials.executors.ray import Actor, ClusterError, workers_that_fit
 from glideslope.trials.executors.shipment import own_code, shipment
 from glideslope.trials.planner import run_study
 from glideslope.trials.store import FILE, Store
+from glideslope.trials.workers import SETTINGS
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='needs Ray: pip install "glideslope[ray]"')
 OBJECT_STORE = 80 * 2**20

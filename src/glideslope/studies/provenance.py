@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from glideslope.trials.executors.pool import usable_cores
 from glideslope.trials.run import library_versions
+from glideslope.trials.workers import usable_cores
 
 
 def provenance() -> dict[str, str]:

@@ -74,6 +74,13 @@ class Groups:
             del self._queues[key], self._work[key]
         return Order(taken, together=key != ALONE)
 
+    def has_plenty(self) -> bool:
+        """Whether the order that `take` would make is as large as orders get."""
+        if not self._queues:
+            return False
+        key = max(self._work, key=lambda key: self._work[key])
+        return key == ALONE or len(self._queues[key]) >= MOST_MEMBERS
+
     def _together(self, key: str, share: float) -> list[TrialSpec]:
         queue, taken, work = self._queues[key], list[TrialSpec](), 0
         while queue and len(taken) < MOST_MEMBERS and (len(taken) < LEAST_MEMBERS or work < share):

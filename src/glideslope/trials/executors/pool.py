@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,19 +20,7 @@ from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.record import Cost, Record, Series
 from glideslope.trials.trial import TrialSpec
-
-SETTINGS = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # The blocks of a population are larger than the 128 kB above which glibc gives memory back at once, and are wanted
-    # again at every operation: 140 page faults an update, a quarter of its time.
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
+from glideslope.trials.workers import start_worker, usable_cores
 
 
 @dataclass
@@ -69,6 +53,10 @@ class Pool(Executor):
     def _take(self) -> list[TrialSpec]:
         """What an idle worker does next, out of the queue: nothing, one trial, or a population."""
 
+    def _has_plenty(self) -> bool:
+        """Whether the next orders would be no larger if more were queued."""
+        return True
+
     def _return(self, specs: list[TrialSpec]) -> None:
         """A worker will not take these trials together: queue them again one by one."""
         raise RuntimeError(f"a worker has handed back {len(specs)} trials")
@@ -78,8 +66,10 @@ class Pool(Executor):
         """A worker has died at these trials: queue them again, or put their records among the finished ones."""
 
     def next(self) -> tuple[TrialSpec, Record]:
-        # Workers are fed when all that is finished has been handed out: what the planner asks for in return is queued
-        # by then, and larger populations can be made of it.
+        # Idle workers wait until all that is finished has been handed out: what the planner asks for in return is
+        # queued by then, and larger populations can be made of it. They do not wait where there is plenty.
+        if self._finished and self._has_plenty():
+            self._feed()
         while not self._finished:
             self._feed()
             if not any(worker.specs for worker in self._workers):
@@ -139,44 +129,10 @@ class Pool(Executor):
 
 
 def _start_worker(name: str) -> Worker:
-    context = multiprocessing.get_context("spawn")  # fork would copy PyTorch's thread pools in mid-flight
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, name), daemon=True)
-    with environment(SETTINGS), _interrupt_held():
-        process.start()
+    mine, theirs = multiprocessing.Pipe()
+    process = start_worker(_work, theirs, name)
     theirs.close()
     return Worker(process, mine, [])
-
-
-def usable_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block. Children started inside never see it: it is the driver's to handle."""
-    resource_tracker.ensure_running()  # it lets signals through again when it starts, so it has to start before
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def environment(settings: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the children started inside; thread pools read them when libraries are loaded."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _checkpoints_json(checkpoints: Checkpoints | None) -> dict[str, Any] | None:

@@ -35,6 +35,9 @@ class Populations(Pool):
     def _take(self) -> list[TrialSpec]:
         return self._groups.take(self._count).specs
 
+    def _has_plenty(self) -> bool:
+        return self._groups.has_plenty()
+
     def _return(self, specs: list[TrialSpec]) -> None:
         self._groups.part(specs)
 

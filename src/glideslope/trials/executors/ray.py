@@ -18,10 +18,11 @@ from glideslope.core.value import require
 from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.executors.groups import Groups
-from glideslope.trials.executors.pool import SETTINGS, environment, lost
+from glideslope.trials.executors.pool import lost
 from glideslope.trials.executors.shipment import shipment
 from glideslope.trials.record import Record
 from glideslope.trials.trial import TrialSpec
+from glideslope.trials.workers import SETTINGS, environment
 
 LOOK_SECONDS = 2.0
 """So often the cluster is asked for room: new nodes wait no longer for their workers."""
