@@ -45,6 +45,10 @@ class TestMistakes:
             ((TINY, "--optimizers", "sgdm(lr=0.1)"), "leave lr out"),
             ((TINY, "--optimizers", ""), "`optimizers` is (), but must satisfy at least one."),
             ((TINY, "--executor", "proceses"), "unknown executor 'proceses'. Did you mean 'processes'?"),
+            ((TINY, "--precision", "bfloat"), "unknown precision 'bfloat'. Did you mean 'bfloat16'?"),
+            ((TINY, "--sampling", "--precision", "half"), "unknown precision 'half'. Known: bfloat16, float32."),
+            ((TINY, "--ranks", "2"), "--ranks belongs to --executor torchrun"),
+            ((TINY, "--executor", "torchrun"), "say how many with --ranks 2"),
             ((TINY, "--budgets", "0"), "`budgets` is 0.0, but must satisfy 0 < budget"),
             ((TINY, "--budgets", "-5%"), "`budgets` is -0.05"),
             ((TINY, "--budgets", "nan"), "`budgets` is nan"),
@@ -185,6 +189,23 @@ class TestPrinting:
         assert "One rate held throughout" in called.out
         assert "The rate tuned in every cell" in called.out
         assert glideslope("report", "runs").out == called.out
+
+    @pytest.mark.parametrize("study", [("--sampling",), ("--schedules", "rex,linear")], ids=lambda study: study[0])
+    def test_bfloat16_is_said_wherever_the_numbers_go(self, glideslope, tmp_path, study):
+        arguments = (TINY, "--out", "runs", *SMALL[:-1], *study, "--precision", "bfloat16")
+        said = "bfloat16 autocast: not exact"
+        called = glideslope("compare", *arguments, "--html", "page.html")
+        assert f"Computed in {said}." in called.out
+        data = strict(glideslope("report", "runs", "--json").out)
+        assert (data["question"]["precision"], data["provenance"]["precision"]) == ("bfloat16", said)
+        assert (tmp_path / "page.html").read_text().count(said) >= 2
+        with Store(tmp_path / "runs") as store:
+            assert {spec.precision for spec in store.specs().values()} == {"bfloat16"}
+            assert {record.path["precision"] for record in store.records().values()} == {"bfloat16"}
+        # Not the trials, nor the question, of single precision.
+        plain = glideslope("compare", *arguments[:-2])
+        assert "not exact" not in plain.out
+        assert "not exact" not in glideslope("report", "runs").out
 
     def test_report_shows_the_study_asked_last(self, glideslope):
         for schedule in ("rex", "linear"):

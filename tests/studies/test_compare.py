@@ -50,6 +50,12 @@ class TestQuestion:
         for question in (small(), Question((setting(optimizers=("sgdm", "adam")), setting("Upwards")))):
             assert Question.from_json(json.loads(canonical(question.to_json()))) == question
 
+    def test_the_precision_is_kept_where_it_is_not_that_of_stores_made_before_there_was_a_choice(self):
+        assert "precision" not in small().to_json()
+        assert Question.from_json(small().to_json()).precision == "float32"
+        half = small(precision="bfloat16")
+        assert Question.from_json(json.loads(canonical(half.to_json()))) == half != small()
+
     def test_the_default_is_the_papers(self):
         question = Question((setting(),))
         paper = ("none", "step", "plateau", "linear", "cosine", "exponential", "one_cycle", "rex")

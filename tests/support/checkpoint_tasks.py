@@ -18,7 +18,7 @@ from safetensors import safe_open
 from tiny_tasks import Regression
 from torch import Tensor, nn
 
-from glideslope.trials.task import Batch, Default, Noise, seeded_model
+from glideslope.trials.task import Batch, Default, Noise, Splits, seeded_model
 
 
 def position(checkpoint: Path) -> int:
@@ -84,6 +84,26 @@ class Normalised(Dense):
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, Buffered).to(self.kind)
+
+
+@dataclass(frozen=True)
+class Pictures(Dense):
+    """Images of four channels, a 3 x 3 convolution and batch normalisation."""
+
+    def splits(self) -> Splits:
+        def images(part: Batch) -> Batch:
+            spread = part[0][:, None, :, None].expand(-1, 4, NUM_FEATURES, NUM_FEATURES)
+            return spread.contiguous(), part[1]
+
+        flat = super().splits()
+        return Splits(images(flat.train), images(flat.validation), images(flat.test))
+
+    def model(self, seed: int) -> nn.Module:
+        def build() -> nn.Module:
+            layers = (nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+            return nn.Sequential(*layers, nn.Linear(8 * NUM_FEATURES**2, NUM_CLASSES))
+
+        return seeded_model(seed, build)
 
 
 @dataclass(frozen=True)

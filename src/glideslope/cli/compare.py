@@ -45,13 +45,19 @@ def compare(
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes, in-process or ray.")] = "population",
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16: under autocast, not exact; for processors that have it.")
+    ] = "float32",
+    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
     workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
     ] = None,
     ray_resources: Annotated[
         str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes that share each trial of --executor torchrun.", min=1)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
@@ -74,6 +80,7 @@ def compare(
             sampling.BUDGETS if shares is None else shares,
             num_seeds=seeds,
             num_tuning_seeds=tuning_seeds,
+            precision=precision,
         )
     else:
         chosen = split_texts("sgdm,adam" if optimizers is None else optimizers)
@@ -96,9 +103,10 @@ def compare(
             seeds,
             tuning_seeds,
             uncounted,
+            precision,
         )
-    facts = provenance()
-    with make_executor(executor, workers, ray_address, ray_resources) as engine, Store(out) as store:
+    facts = provenance() | question.facts
+    with make_executor(executor, workers, ray_address, ray_resources, ranks) as engine, Store(out) as store:
         store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
         if isinstance(question, sampling.Question):
             document = sampling_report.document(

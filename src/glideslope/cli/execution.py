@@ -13,16 +13,20 @@ from rich.progress import BarColumn, Progress, TextColumn
 from glideslope.core.spec import split_texts
 from glideslope.core.value import unknown
 from glideslope.trials import planner
-from glideslope.trials.executors import Executor, InProcess, Populations, Processes, RayCluster
+from glideslope.trials.executors import Executor, InProcess, Populations, Processes, RayCluster, Torchrun
 from glideslope.trials.record import Record
 from glideslope.trials.store import Store
 
-EXECUTORS = ("population", "processes", "in-process", "ray")
+EXECUTORS = ("population", "processes", "in-process", "ray", "torchrun")
 SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_executor(
-    name: str, workers: int | None, ray_address: str | None = None, ray_resources: str | None = None
+    name: str,
+    workers: int | None,
+    ray_address: str | None = None,
+    ray_resources: str | None = None,
+    ranks: int | None = None,
 ) -> Executor:
     """The executor of a name.
 
@@ -30,7 +34,13 @@ def make_executor(
         name: one of `EXECUTORS`.
         workers: how many; None means as many as there is room for.
         ray_address, ray_resources: see `RayCluster`; the resources as text, "CPU=1,GPU=0.25".
+        ranks: see `Torchrun`; for no other.
     """
+    if ranks is not None and name != "torchrun":
+        raise ValueError(
+            f"--ranks belongs to --executor torchrun, whose ranks share every trial, not to {name}. "
+            "How many trials run at a time is --workers."
+        )
     if name == "ray":
         try:
             return RayCluster(ray_address, workers, None if ray_resources is None else _amounts(ray_resources))
@@ -38,6 +48,13 @@ def make_executor(
             raise ValueError(str(error)) from error  # of the user's making: told in one line
     if ray_address is not None or ray_resources is not None:
         raise ValueError(f"--ray-address and --ray-resources belong to --executor ray, not to {name}.")
+    if name == "torchrun":
+        if ranks is None or workers is not None:
+            raise ValueError(
+                "--executor torchrun runs one trial at a time, shared by several processes: say how many with "
+                "--ranks 2 (one per GPU, if there are any), and leave --workers out."
+            )
+        return Torchrun(ranks)
     if name == "population":
         return Populations(workers)
     if name == "processes":

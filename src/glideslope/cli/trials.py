@@ -16,7 +16,8 @@ import typer
 from glideslope.cli.execution import make_executor, run
 from glideslope.core.spec import to_text
 from glideslope.report.tables import Table, finite_or_none
-from glideslope.trials.record import Evaluation, Record
+from glideslope.trials.executors import Executor
+from glideslope.trials.record import Evaluation, Record, details
 from glideslope.trials.shelf import StoreView
 from glideslope.trials.store import Store
 from glideslope.trials.summary import COLUMNS, EVERY_TRIAL, Selection
@@ -48,8 +49,11 @@ def trials(
         ),
     ] = False,
     data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA), for --rerun.")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes, in-process or ray.")] = "population",
+    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
     workers: Annotated[int | None, typer.Option(help="Worker processes, for --rerun.", min=1)] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes that share each trial of --executor torchrun.", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the trials of a store, show one (--show ID), or run some again (--status failed --rerun)."""
@@ -64,7 +68,7 @@ def trials(
     if rerun:
         if data is not None:
             os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
-        _run_again(folder, selection, executor, workers, as_json)
+        _run_again(folder, selection, make_executor(executor, workers, ranks=ranks), as_json)
         return
     with StoreView(folder) as store:
         count, rows = store.count(selection), store.rows(selection, newest or None)
@@ -114,8 +118,7 @@ def way(path: Mapping[str, Any]) -> str:
     'population of 64 (baddbmm)'
     """
     of = f" of {path['K']}" if path.get("K", 1) != 1 else ""
-    method = f" ({path['method']})" if "method" in path else ""
-    return f"{path['executor']}{of}{method}"
+    return f"{path['executor']}{of}{details(path)}"
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,10 +218,10 @@ class _Again:
         return [spec for spec in self.specs if spec.trial_id not in records]
 
 
-def _run_again(folder: Path, selection: Selection, executor: str, workers: int | None, as_json: bool) -> None:
+def _run_again(folder: Path, selection: Selection, executor: Executor, as_json: bool) -> None:
     if selection == EVERY_TRIAL:
         raise ValueError("--rerun runs again what is selected: say what, for example --status failed or --id 3fa2.")
-    with make_executor(executor, workers) as engine, Store(folder, create=False) as store:
+    with executor as engine, Store(folder, create=False) as store:
         specs, before = store.specs(selection), store.summaries(selection)
         if not specs:
             raise ValueError(f"no trial in {folder} is selected. `glideslope trials {folder}` lists them.")

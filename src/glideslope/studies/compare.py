@@ -13,7 +13,7 @@ from glideslope.report.results import Result
 from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import Choice, TunedCell, Tuning
-from glideslope.trials.record import Record
+from glideslope.trials.record import Record, details
 
 PAPER_SCHEDULES = ("none", "step", "plateau", "linear", "cosine", "exponential", "one_cycle", "rex")
 PAPER_BUDGETS = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
@@ -53,6 +53,7 @@ class Question(StudyQuestion):
         num_seeds: reporting seeds 1 … num_seeds, on the test split.
         num_tuning_seeds: tuning seeds 1001 …, on the validation split.
         uncounted: rows outside the Top-k count.
+        precision: of every trial.
     """
 
     settings: tuple[Setting, ...]
@@ -62,6 +63,7 @@ class Question(StudyQuestion):
     num_seeds: int = 3
     num_tuning_seeds: int = 1
     uncounted: tuple[str, ...] = (WARMED_REX,)
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         self._check("schedules")
@@ -93,7 +95,7 @@ def cells(question: Question) -> dict[Place, TunedCell]:
     return {
         Place(setting.task.name, optimizer, budget, row.label): TunedCell(
             Tuning(
-                base=setting.trial(optimizer, budget),
+                base=setting.trial(optimizer, budget, question.precision),
                 candidates=tuple(setting.fitted(policy, budget) for policy in row.candidates),
                 seeds=question.tuning_seeds,
                 higher_is_better=setting.metric.higher_is_better,
@@ -179,7 +181,6 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
 
 
 def _made_by(record: Record) -> str:
-    """Executor, method and versions of a record, in words."""
-    method = f" ({record.path['method']})" if "method" in record.path else ""
+    """Executor, details of its way, and versions of a record, in words."""
     versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
-    return f"{record.path['executor']}{method}, {versions}"
+    return f"{record.path['executor']}{details(record.path)}, {versions}"

@@ -141,6 +141,7 @@ def _lead(answer: Answer) -> str:
         f"budgets on {tasks}: {answer.num_trials} trials, {answer.num_updates:,} updates. "
         f"Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) by validation, "
         f"reported on {question.num_seeds} fresh seed(s) and the test split at the last step."
+        f"{question.caution}"
     )
 
 

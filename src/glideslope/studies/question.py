@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
-from glideslope.core.value import require
+from glideslope.core.value import require, unknown
 from glideslope.studies.setting import Setting
+from glideslope.trials.trial import PRECISIONS
 
 FIRST_TUNING_SEED = 1001
 """Tuning seeds start here, reporting seeds at 1: no run is both chosen by and reported."""
@@ -23,6 +24,7 @@ class StudyQuestion:
         budgets: shares of each task's maximum, increasing, each > 0.
         num_seeds: reporting seeds 1 … num_seeds, on the test split.
         num_tuning_seeds: tuning seeds 1001 …, on the validation split.
+        precision: of every trial, from `PRECISIONS`.
     """
 
     settings: tuple[Setting, ...]
@@ -30,6 +32,7 @@ class StudyQuestion:
     budgets: tuple[float, ...]
     num_seeds: int
     num_tuning_seeds: int
+    precision: str
 
     def _check(self, axis: str) -> None:
         """Raise unless every axis of the study (`axis` names its own) has entries, each once, within bounds."""
@@ -43,6 +46,13 @@ class StudyQuestion:
         bound = f"1 <= num_seeds < {FIRST_TUNING_SEED}, where the tuning seeds start"
         require(1 <= self.num_seeds < FIRST_TUNING_SEED, "num_seeds", self.num_seeds, bound)
         require(self.num_tuning_seeds >= 1, "num_tuning_seeds", self.num_tuning_seeds, "num_tuning_seeds >= 1")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What stands beside every number of the study, for its provenance: what makes it differ from plain PyTorch."""
+        return {} if self.precision == PRECISIONS[0] else {"precision": f"{self.precision} autocast: not exact"}
 
     @property
     def reporting_seeds(self) -> tuple[int, ...]:
@@ -54,9 +64,17 @@ class StudyQuestion:
         """Seeds of what rates are chosen by."""
         return tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.num_tuning_seeds))
 
+    @property
+    def caution(self) -> str:
+        """The facts as a sentence for a report's first lines; "" if there are none."""
+        return "".join(f" Computed in {fact}." for fact in self.facts.values())
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data for the store."""
-        return asdict(self)  # type: ignore[call-overload,no-any-return]
+        """Plain data for the store. The precision is left out where it is float32: that is what older stores mean."""
+        data: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        if self.precision == PRECISIONS[0]:
+            del data["precision"]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

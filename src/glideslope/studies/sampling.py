@@ -36,7 +36,7 @@ class Question(StudyQuestion):
         optimizers: texts.
         budgets: shares of each task's maximum, increasing.
         profiles: "step", or texts of profiles.
-        num_seeds, num_tuning_seeds: as in `compare.Question`.
+        num_seeds, num_tuning_seeds, precision: as in `compare.Question`.
     """
 
     settings: tuple[Setting, ...]
@@ -45,6 +45,7 @@ class Question(StudyQuestion):
     profiles: tuple[str, ...] = PROFILES
     num_seeds: int = 3
     num_tuning_seeds: int = 1
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         self._check("profiles")
@@ -112,7 +113,7 @@ def cells(question: Question) -> dict[Place, TunedCell | SteppedCell]:
     ):
         stepped = profile == "step"
         tuning = Tuning(
-            base=setting.trial(optimizer, budget),
+            base=setting.trial(optimizer, budget, question.precision),
             candidates=tuple(_stepped(gamma) for gamma in STEP_GAMMAS) if stepped else (),
             seeds=question.tuning_seeds,
             higher_is_better=setting.metric.higher_is_better,

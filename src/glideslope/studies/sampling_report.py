@@ -39,6 +39,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     lead = (
         "A schedule is a profile and a sampling rate. Every profile is read at the seven rates of the REX paper's "
         'Table 2; the "step" profile is an exponential whose gamma is tuned at 50-75.'
+        f"{question.caution}"
     )
     data: dict[str, Any] = {
         "question": question.to_json(),

@@ -62,7 +62,7 @@ class Setting:
             return float(max(1, math.ceil(share * self.maximum_epochs - 1e-9)))
         return max(1, round(share * self.maximum_epochs * self.updates_per_epoch)) / self.updates_per_epoch
 
-    def trial(self, optimizer: str, share: float) -> TrialSpec:
+    def trial(self, optimizer: str, share: float, precision: str = "float32") -> TrialSpec:
         """The trial at a share of the maximum, with policy, rate and seeds still to be replaced."""
         return TrialSpec(
             task=self.task,
@@ -72,6 +72,7 @@ class Setting:
             rate=dict(self.rates)[optimizer],
             updates=round(self.epochs(share) * self.updates_per_epoch),
             eval_every=self.updates_per_epoch,
+            precision=precision,
         )
 
     def fitted(self, policy: Policy, share: float) -> Policy:

@@ -1,11 +1,59 @@
-"""The only file that touches torch.distributed: numbers on which all ranks must agree."""
+"""The only file that touches torch.distributed: what all ranks must agree on, or add up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import distributed
+
+
+class RankLost(RuntimeError):  # noqa: N818 - named as the event that it is
+    """A rank of the same job has ended or cannot be reached: there is no going on for the others."""
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost(f"a rank of this job is gone, or out of reach: {error}") from error
+
+
+@contextmanager
+def joined_ranks(backend: str) -> Iterator[tuple[int, int]]:
+    """Meet the other ranks of a job that `torchrun` has started, and part from them.
+
+    Whoever leaves by an error leaves at once: to part in order, all must be there.
+
+    Args:
+        backend: "gloo" for tensors of the CPU, "nccl" for those of GPUs.
+
+    Yields:
+        This process's rank, and how many there are.
+
+    Raises:
+        RankLost: they do not all come.
+    """
+    with _reached():
+        distributed.init_process_group(backend)
+    yield distributed.get_rank(), distributed.get_world_size()
+    sum_of_ranks([0])  # nobody goes while another still waits for a message
+    distributed.destroy_process_group()
+
+
+def add_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over the ranks, in place; every rank gets the same bits.
+
+    Every rank must call this at the same point of its program, with a tensor of equal shape and type.
+
+    Raises:
+        RankLost: one of them does not come.
+    """
+    with _reached():
+        distributed.all_reduce(tensor)
+    return tensor
 
 
 def is_distributed() -> bool:
@@ -21,7 +69,8 @@ def agree_on(numbers: Sequence[float]) -> list[float]:
     if not is_distributed():
         return list(numbers)
     message = _message(numbers)
-    distributed.broadcast(message, src=0)
+    with _reached():
+        distributed.broadcast(message, src=0)
     return [float(number) for number in message.tolist()]
 
 
@@ -32,9 +81,7 @@ def sum_of_ranks(amounts: Sequence[int]) -> list[int]:
     """
     if not is_distributed():
         return list(amounts)
-    message = _message(amounts)
-    distributed.all_reduce(message)
-    return [int(amount) for amount in message.tolist()]
+    return [int(amount) for amount in add_over_ranks(_message(amounts)).tolist()]
 
 
 def _message(numbers: Sequence[float]) -> torch.Tensor:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ class Checkpoints:
     def __post_init__(self) -> None:
         require(self.every_seconds >= 0, "every_seconds", self.every_seconds, "every_seconds >= 0")
         require(self.largest_share > 0, "largest_share", self.largest_share, "largest_share > 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """For a process of the same machine."""
+        return {**asdict(self), "folder": str(self.folder.resolve())}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Checkpoints:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "folder": Path(data["folder"])})
 
     def pause(self, writing_seconds: float) -> float:
         """Seconds from the end of one writing to the next, by how long the one took."""

@@ -58,7 +58,7 @@ def population_key(spec: TrialSpec) -> str | None:
     """
     plan = spec.policy.plan
     form = _flat_form(spec.optimizer)
-    if plan.preamble is not None or form is None:
+    if plan.preamble is not None or form is None or spec.precision != "float32":
         return None
     scheduled = {name for name, _ in plan.courses}
     if not scheduled <= set(form.numbers) - {"beta2", "initial_lr"}:

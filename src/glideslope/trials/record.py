@@ -54,7 +54,8 @@ class Record:
         test: the evaluation of the test split after the last update; None unless finished.
         decisions: (update, gain, reason) of every change of gain.
         cost: seconds and updates.
-        path: how it was computed: executor, device, K (members computed together).
+        path: how it was computed: executor, device, K (members computed together), and where it applies the method of a
+            population, the ranks that shared every batch, a precision other than float32.
         versions: of the libraries that computed it.
         error: traceback of a failed trial, else "".
     """
@@ -133,6 +134,17 @@ class Record:
             versions=data["versions"],
             error=data["error"],
         )
+
+
+def details(path: Mapping[str, Any]) -> str:
+    """What `Record.path` tells beside the executor, in brackets; "" if there is nothing to tell.
+
+    >>> details({"executor": "torchrun", "device": "cuda", "K": 1, "ranks": 4, "precision": "bfloat16"})
+    ' (4 ranks, bfloat16)'
+    """
+    told = [path.get("method"), f"{path['ranks']} ranks" if "ranks" in path else None, path.get("precision")]
+    words = [word for word in told if word is not None]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _evaluation_to_json(evaluation: Evaluation) -> list[Any]:

@@ -21,7 +21,9 @@ from torch.optim import Optimizer
 
 from glideslope.core.budget import Steps
 from glideslope.core.spec import canonical
+from glideslope.torch.distributed import RankLost
 from glideslope.torch.scheduler import BudgetScheduler
+from glideslope.trials.arithmetic import ARITHMETICS, FLOAT32, Arithmetic
 from glideslope.trials.checkpoint import Checkpoints, Training, Unusable
 from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
 from glideslope.trials.randomness import Stream, generator
@@ -39,24 +41,29 @@ SHUFFLED_BYTES = 2**24
 _log = logging.getLogger(__name__)
 
 
-def run_trial(spec: TrialSpec, checkpoints: Checkpoints | None = None) -> Record:
+def run_trial(spec: TrialSpec, checkpoints: Checkpoints | None = None, arithmetic: Arithmetic | None = None) -> Record:
     """Train once. The outcome depends on the spec alone; errors and divergence are recorded, not raised.
 
     Args:
         spec: the trial.
         checkpoints: where a long trial leaves checkpoints, and goes on from the last one; the outcome is the same.
             Whoever stores the record removes it then. None makes do without.
+        arithmetic: how numbers are computed; None: as the spec's precision says, by this process alone.
 
     Raises:
         KeyboardInterrupt: passed on, nothing is recorded.
+        RankLost: another process of the same trial has ended; what happened is for it to say.
     """
+    arithmetic = arithmetic or ARITHMETICS[spec.precision]
     run = Run()
     with one_thread():
         try:
-            _train(spec, run, checkpoints)
+            _train(spec, run, checkpoints, arithmetic)
+        except RankLost:
+            raise
         except Exception:
             run.status, run.error = "failed", traceback.format_exc()
-    return run.record(spec, {"executor": "in-process", "device": "cpu", "K": 1})
+    return run.record(spec, {"executor": "in-process", "device": "cpu", "K": 1, **arithmetic.facts})
 
 
 @contextmanager
@@ -145,9 +152,9 @@ def planned_task(spec: TrialSpec) -> Task:
     return task
 
 
-def _build(spec: TrialSpec, task: Task) -> Training:
+def _build(spec: TrialSpec, task: Task, arithmetic: Arithmetic) -> Training:
     """Before the first update."""
-    model = task.model(spec.seeds.init)
+    model = arithmetic.place(task.model(spec.seeds.init))
     optimizer = spec.optimizer.build(_trained(model), spec.rate)
     scheduler = BudgetScheduler(optimizer, spec.policy, Steps(spec.updates))
     set_training(model, optimizer, True)
@@ -158,29 +165,34 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
-def _begin(spec: TrialSpec, task: Task, run: Run, checkpoints: Checkpoints | None) -> Training:
+def _begin(spec: TrialSpec, task: Task, run: Run, checkpoints: Checkpoints | None, arithmetic: Arithmetic) -> Training:
     """From the last checkpoint, or from the beginning."""
     run.probes = {name: [] for name in spec.probes}
-    training = _build(spec, task)
+    training = _build(spec, task, arithmetic)
     if checkpoints is None or not checkpoints.path(spec.trial_id).exists():
         return training
     try:
-        found = checkpoints.load(spec.trial_id, library_versions())
+        found = checkpoints.load(spec.trial_id, _made_by(arithmetic))
         found.restore(training)
     except Unusable as reason:
         _log.warning("trial %s starts anew, its checkpoint is of no use: %s", spec.trial_id, reason)
-        return _build(spec, task)
+        return _build(spec, task, arithmetic)
     run.go_on(found.progress)
     _log.info("trial %s goes on after %d of %d updates", spec.trial_id, run.done, spec.updates)
     return training
 
 
-def _keep(spec: TrialSpec, run: Run, training: Training, checkpoints: Checkpoints) -> float:
+def _made_by(arithmetic: Arithmetic) -> dict[str, str]:
+    """What must be the same for a trial to go on from a checkpoint."""
+    return library_versions() | {name: str(fact) for name, fact in arithmetic.facts.items()}
+
+
+def _keep(spec: TrialSpec, run: Run, training: Training, checkpoints: Checkpoints, arithmetic: Arithmetic) -> float:
     """Write a checkpoint. Returns: when the next one is due, by the clock of `time.perf_counter`."""
     began = time.perf_counter()
     try:
         progress = run.record(spec, {}).to_json()
-        checkpoints.save(spec.trial_id, training, progress, library_versions())
+        checkpoints.save(spec.trial_id, training, progress, _made_by(arithmetic))
     except Exception as reason:  # a full disk, an optimizer of some strange kind: no reason to end the trial
         _log.warning("trial %s goes without checkpoints: %s", spec.trial_id, reason)
         return math.inf
@@ -188,19 +200,21 @@ def _keep(spec: TrialSpec, run: Run, training: Training, checkpoints: Checkpoint
     return ended + checkpoints.pause(ended - began)
 
 
-def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None) -> None:
+def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmetic: Arithmetic) -> None:
     task = planned_task(spec)
     splits = task_splits(task)
-    training = _begin(spec, task, run, checkpoints)
+    training = _begin(spec, task, run, checkpoints, arithmetic)
     model, optimizer, scheduler = training.model, training.optimizer, training.scheduler
     parameters = _trained(model)
     stride = math.ceil(spec.updates / SERIES_LENGTH)
     started = time.perf_counter()
+    if not arithmetic.leads:
+        checkpoints = None
     due = math.inf if checkpoints is None else started + checkpoints.pause(0.0)
     for batch, noise in batches(task, splits.train, spec.seeds, spec.updates, run.done):
         update = run.done
         rate = float(scheduler.get_last_lr()[0])
-        loss = make_update(task, model, optimizer, batch, noise)
+        loss = make_update(task, model, optimizer, batch, noise, arithmetic)
         run.done += 1
         if update % stride == 0 or run.done == spec.updates or not math.isfinite(loss):
             run.updates.append(update)
@@ -216,10 +230,10 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None) -> None:
             paused = time.perf_counter()
             run.training_seconds += paused - started
             set_training(model, optimizer, False)
-            seen = evaluate(task, model, splits.validation, spec.seeds, run.done)
+            seen = evaluate(task, model, splits.validation, spec.seeds, run.done, arithmetic)
             run.validation.append(seen)
             if run.done == spec.updates:
-                run.test = evaluate(task, model, splits.test, spec.seeds, run.done)
+                run.test = evaluate(task, model, splits.test, spec.seeds, run.done, arithmetic)
                 if not (math.isfinite(run.test.loss) and math.isfinite(seen.loss)):
                     run.status = "diverged"
             set_training(model, optimizer, True)
@@ -231,21 +245,28 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None) -> None:
             run.evaluation_seconds += started - paused
         if checkpoints is not None and time.perf_counter() >= due and run.done < spec.updates:
             run.training_seconds += time.perf_counter() - started
-            due = _keep(spec, run, training, checkpoints)
+            due = _keep(spec, run, training, checkpoints, arithmetic)
             started = time.perf_counter()
     run.training_seconds += time.perf_counter() - started
 
 
-def make_update(task: Task, model: nn.Module, optimizer: Optimizer, batch: Batch, noise: dict[str, Tensor]) -> float:
+def make_update(
+    task: Task,
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: Batch,
+    noise: dict[str, Tensor],
+    arithmetic: Arithmetic = FLOAT32,
+) -> float:
     """One update of the weights. Returns the training loss before it."""
 
     def closure() -> Tensor:
         for group in optimizer.param_groups:  # `zero_grad` would take five times as long
             for weight in group["params"]:
                 weight.grad = None
-        loss = task.loss(model, batch, noise)
+        loss = arithmetic.loss(task, model, batch, noise)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return arithmetic.whole(loss.detach(), optimizer)
 
     return float(optimizer.step(closure))  # type: ignore[arg-type]
 
@@ -293,16 +314,21 @@ def updates_per_epoch(task: Task, train: Batch) -> int:
 
 
 @torch.no_grad()
-def evaluate(task: Task, model: nn.Module, split: Batch, seeds: Seeds, update: int) -> Evaluation:
+def evaluate(
+    task: Task, model: nn.Module, split: Batch, seeds: Seeds, update: int, arithmetic: Arithmetic = FLOAT32
+) -> Evaluation:
     """Mean loss and metric over a split; its draws are the same at every update."""
-    totals = {"loss": 0.0, task.metric.name: 0.0}
+    sums = {"loss": 0.0, task.metric.name: 0.0}
     count = len(split[0])
     for chunk, start in enumerate(range(0, count, EVALUATION_BATCH)):
+        if not arithmetic.takes(chunk):
+            continue
         batch = tuple(tensor[start : start + EVALUATION_BATCH] for tensor in split)
         draws = task.noise(generator(seeds.noise, Stream.EVALUATION, chunk), len(batch[0]))
-        values = task.evaluate(model, batch, {name: torch.from_numpy(draw) for name, draw in draws.items()})
-        for name in totals:
-            totals[name] += float(values[name].sum(dtype=torch.float64))
+        values = arithmetic.evaluate(task, model, batch, {name: torch.from_numpy(draw) for name, draw in draws.items()})
+        for name in sums:
+            sums[name] += float(values[name].sum(dtype=torch.float64))
+    totals = arithmetic.total(sums)
     return Evaluation(update, totals["loss"] / count, totals[task.metric.name] / count)
 
 

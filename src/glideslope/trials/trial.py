@@ -12,11 +12,13 @@ from typing import Any
 from glideslope.core.plan import Absolute, Plan, Relative
 from glideslope.core.policy import Policy
 from glideslope.core.spec import canonical, from_json, to_json
-from glideslope.core.value import require
+from glideslope.core.value import require, unknown
 from glideslope.trials.optimizers import OptimizerSpec
 
 SCHEMA = 1
 PROBES = ("gradient_norm", "weight_norm")
+PRECISIONS = ("float32", "bfloat16")
+"""The first is plain PyTorch. The second is autocast: not exact, and slower on processors that have to emulate it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class TrialSpec:
         updates: length of the run and span of its schedule.
         eval_every: updates between validations; the last update is always validated.
         probes: names from `PROBES`, measured at the recorded updates.
-        precision: only "float32" so far.
+        precision: of the forward pass and the loss, from `PRECISIONS`; weights and optimizer are float32 in all.
     """
 
     task: TaskRef
@@ -83,7 +85,8 @@ class TrialSpec:
         require(set(self.probes) <= set(PROBES), "probes", self.probes, f"names from {PROBES}")
         if self.policy.plan.preamble is not None:
             raise ValueError(f"trials run within their budget and have no preamble yet, but the plan is {self.policy}.")
-        require(self.precision == "float32", "precision", self.precision, 'precision == "float32"')
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
 
     @property
     def trajectory(self) -> dict[str, Any]:

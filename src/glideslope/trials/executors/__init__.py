@@ -5,5 +5,6 @@ from glideslope.trials.executors.in_process import InProcess
 from glideslope.trials.executors.population import Populations
 from glideslope.trials.executors.processes import Processes
 from glideslope.trials.executors.ray import RayCluster
+from glideslope.trials.executors.torchrun import Torchrun
 
-__all__ = ["Executor", "InProcess", "Populations", "Processes", "RayCluster"]
+__all__ = ["Executor", "InProcess", "Populations", "Processes", "RayCluster", "Torchrun"]

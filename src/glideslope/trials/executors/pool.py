@@ -8,11 +8,10 @@ import os
 import threading
 from abc import abstractmethod
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from glideslope.core.spec import canonical
 from glideslope.core.value import require
@@ -121,7 +120,8 @@ class Pool(Executor):
                 idle = _start_worker(self.name)
                 self._workers.append(idle)
             idle.specs = specs
-            order = {"specs": [spec.to_json() for spec in specs], "checkpoints": _checkpoints_json(self._checkpoints)}
+            checkpoints = None if self._checkpoints is None else self._checkpoints.to_json()
+            order = {"specs": [spec.to_json() for spec in specs], "checkpoints": checkpoints}
             try:
                 idle.pipe.send_bytes(canonical(order).encode())
             except OSError:
@@ -133,14 +133,6 @@ def _start_worker(name: str) -> Worker:
     process = start_worker(_work, theirs, name)
     theirs.close()
     return Worker(process, mine, [])
-
-
-def _checkpoints_json(checkpoints: Checkpoints | None) -> dict[str, Any] | None:
-    return None if checkpoints is None else {**asdict(checkpoints), "folder": str(checkpoints.folder)}
-
-
-def _checkpoints_from_json(data: dict[str, Any] | None) -> Checkpoints | None:
-    return None if data is None else Checkpoints(**{**data, "folder": Path(data["folder"])})
 
 
 def _work(pipe: Connection, name: str) -> None:
@@ -157,7 +149,7 @@ def _work(pipe: Connection, name: str) -> None:
             return
         order = json.loads(data)
         specs = [TrialSpec.from_json(item) for item in order["specs"]]
-        checkpoints = _checkpoints_from_json(order["checkpoints"])
+        checkpoints = Checkpoints.from_json(order["checkpoints"]) if order["checkpoints"] else None
         if name != "population":
             records = [run_trial(spec, checkpoints) for spec in specs]
         elif pays(specs[0]):

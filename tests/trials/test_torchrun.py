@@ -1,0 +1,250 @@
+"""Trials that ranks share: the trial alone, computed by several. Real processes, gloo."""
+
+import json
+import math
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import shared_tasks
+import torch
+from specs import SUPPORT, command_environment, make_spec
+
+from glideslope.cli.execution import make_executor
+from glideslope.core.spec import canonical
+from glideslope.trials.checkpoint import Checkpoints
+from glideslope.trials.executors import Torchrun
+from glideslope.trials.executors.base import NothingLeft
+from glideslope.trials.record import Record, details
+from glideslope.trials.run import run_trial
+from glideslope.trials.share import Share
+
+PROBES = ("gradient_norm", "weight_norm")
+LONG = {"updates": 40, "eval_every": 6, "probes": PROBES}
+SPECS = {
+    "sgdm": make_spec("dense_tasks:Dense", "rex", rate=0.1, **LONG),
+    "adam": make_spec("dense_tasks:Dense", "one_cycle", optimizer="adam", rate=0.01, **LONG),
+    "odd batch": make_spec("shared_tasks:Odd", "rex", rate=0.1, **LONG),
+    "odd batch, adam": make_spec("shared_tasks:Odd", "cosine", optimizer="adam", rate=0.01, **LONG),
+    "unreached weights": make_spec(
+        "shared_tasks:Special", "rex", optimizer="sgdm(momentum=0, weight_decay=0.1)", rate=0.1, **LONG
+    ),
+    "steered": make_spec("tiny_tasks:Random", "plateau(patience=0)", rate=0.1, **LONG),
+    "resumed": make_spec("shared_tasks:Odd", "rex | plateau(patience=0)", rate=0.1, **LONG),
+    "whole": make_spec("shared_tasks:Odd", "rex | plateau(patience=0)", rate=0.1, **LONG),
+    "diverging": make_spec("tiny_tasks:Regression", "constant", rate=10.0, updates=2000),
+    "bfloat16": make_spec("dense_tasks:Dense", "rex", rate=0.1, precision="bfloat16", **LONG),
+    "normalised": make_spec("checkpoint_tasks:Normalised", "rex", **LONG),
+}
+EXACT = ("odd batch", "odd batch, adam", "unreached weights")
+"""Trials in double precision."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The records of all trials, from each of two ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "specs.json").write_text(canonical({name: spec.to_json() for name, spec in SPECS.items()}))
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=shared_tasks.work, args=(rank, str(folder))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return [{name: Record.from_json(data) for name, data in records.items()} for records in found]
+
+
+def all_numbers(record):
+    series = record.series
+    looks = [number for seen in (*record.validation, record.test) for number in (seen.loss, seen.metric)]
+    return [*series.train_loss, *series.rate, *(x for name in PROBES for x in series.probes[name]), *looks]
+
+
+class TestSameTrial:
+    @pytest.mark.parametrize("name", ["sgdm", "adam", "steered", *EXACT])
+    def test_two_ranks_compute_the_trial_alone(self, name, shared):
+        alone, together = run_trial(SPECS[name]), shared[0][name]
+        assert together.status == alone.status == "finished"
+        assert together.series.updates == alone.series.updates
+        # Sums in another order: a few times the last digit, which grows over 40 updates.
+        tolerance = 1e-12 if name in EXACT else 1e-5
+        assert all_numbers(together) == pytest.approx(all_numbers(alone), rel=tolerance, abs=tolerance)
+
+    def test_unreached_weights_are_a_case_of_their_own(self):
+        spec = SPECS["unreached weights"]
+        task = shared_tasks.Special()
+        kinds = set()
+        for batch, _ in shared_tasks.run_module.batches(task, task.splits().train, spec.seeds, spec.updates):
+            special = batch[0][:, 0] > 1.5
+            kinds.add((bool(special[:4].any()), bool(special[4:].any())))
+        assert len(kinds) >= 3  # nowhere, in both ranks, in one alone
+
+    def test_a_controller_decides_the_same(self, shared):
+        alone = run_trial(SPECS["steered"])
+        assert alone.decisions
+        assert [(update, gain) for update, gain, _ in shared[0]["steered"].decisions] == [
+            (update, gain) for update, gain, _ in alone.decisions
+        ]
+
+    @pytest.mark.parametrize("name", SPECS)
+    def test_ranks_have_the_same_numbers(self, name, shared):
+        first, second = (records[name] for records in shared)
+        assert canonical(first.outcome) == canonical(second.outcome)
+
+    def test_divergence_is_everybodys(self, shared):
+        alone = run_trial(SPECS["diverging"])
+        for records in shared:
+            assert records["diverging"].status == alone.status == "diverged"
+            assert not math.isfinite(records["diverging"].series.train_loss[-1])
+
+    def test_going_on_from_a_checkpoint_ends_in_the_same_bits(self, shared):
+        resumed, whole = shared[0]["resumed"], shared[0]["whole"]
+        assert whole.decisions
+        assert canonical(resumed.outcome) == canonical(whole.outcome)
+
+    def test_half_precision_by_ranks(self, shared):
+        record = shared[0]["bfloat16"]
+        assert record.status == "finished"
+        assert details(record.path) == " (2 ranks, bfloat16)"
+        # Rounded to eight bits, but of the same rows.
+        alone = run_trial(SPECS["bfloat16"])
+        assert record.series.train_loss == pytest.approx(alone.series.train_loss, rel=0.05)
+
+    def test_batch_normalisation_is_refused_on_the_processor(self, shared):
+        record = shared[0]["normalised"]
+        assert record.status == "failed"
+        assert "batch normalisation: 2 ranks on the CPU would each take the statistics of their own" in record.error
+
+
+class TestOneRank:
+    @pytest.fixture(autouse=True)
+    def group(self, tmp_path):
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+        yield
+        torch.distributed.destroy_process_group()
+
+    @pytest.mark.parametrize("name", [*SPECS])
+    def test_computes_the_same_bits(self, name):
+        record = Record.from_json(shared_tasks.run_share(SPECS[name], 0, 1))
+        assert canonical(record.outcome) == canonical(run_trial(SPECS[name]).outcome)
+
+    def test_another_number_of_ranks_does_not_go_on_from_a_checkpoint(self, tmp_path, caplog):
+        checkpoints = Checkpoints(tmp_path / "checkpoints", every_seconds=0.0, largest_share=1e9)
+        with shared_tasks.interrupted_after(5):
+            run_trial(SPECS["sgdm"], checkpoints)
+        shared_tasks.run_share(SPECS["sgdm"], 0, 1, checkpoints)
+        assert "its made_by is" in caplog.text
+        assert "starts anew" in caplog.text
+
+
+def test_a_batch_smaller_than_the_ranks_is_told():
+    share = Share(shared_tasks.ARITHMETICS["float32"], 0, 3, torch.device("cpu"))
+    record = run_trial(make_spec("shared_tasks:Pair"), None, share)
+    assert record.status == "failed"
+    assert "3 ranks cannot share a batch of 2. Run it with --ranks 2 or fewer." in record.error
+
+
+def processes_of(folder):
+    """Command lines of the processes that were told of a folder, by process id."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            line = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in line:
+                found[int(place.name)] = line
+    return found
+
+
+@pytest.fixture
+def job_folder(tmp_path, monkeypatch):
+    """Where jobs have their folders; none may be left, nor any process."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    yield tmp_path
+    assert not list(tmp_path.iterdir())
+    assert not processes_of(tmp_path)
+
+
+def run_one(spec):
+    with Torchrun(2) as executor:
+        executor.submit(spec)
+        back, record = executor.next()
+        assert back == spec
+        with pytest.raises(NothingLeft):
+            executor.next()
+    return record
+
+
+class TestJobs:
+    def test_a_job_computes_the_trial_with_settings_for_one_thread(self, job_folder):
+        record = run_one(make_spec("tiny_tasks:Environment", updates=10, eval_every=4))
+        assert record.status == "finished"
+        assert record.path == {"executor": "torchrun", "device": "cpu", "K": 1, "ranks": 2}
+        assert record.test.metric == 111  # one thread of PyTorch, and all settings
+        alone = run_trial(make_spec(updates=10, eval_every=4))
+        assert record.series.train_loss == pytest.approx(alone.series.train_loss, rel=1e-5)
+
+    def test_what_one_rank_raises_is_the_trials_error(self, job_folder):
+        record = run_one(make_spec("shared_tasks:RaisingLast"))
+        assert (record.status, record.path["ranks"]) == ("failed", 2)
+        assert record.error.startswith("Traceback")
+        assert record.error.strip().endswith("RuntimeError: no loss in this rank")
+
+    def test_a_rank_that_is_killed_is_told_by_its_signal(self, job_folder):
+        record = run_one(make_spec("shared_tasks:KillingLast"))
+        assert record.status == "failed"
+        assert record.path == {"executor": "torchrun", "device": "cpu", "K": 1, "ranks": 2}
+        assert "ended with exit code -9" in record.error.strip().splitlines()[-1]
+
+    @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+    def test_ranks_end_with_a_driver_that_is_killed(self, tmp_path):
+        program = (
+            "from specs import make_spec; from glideslope.trials.executors import Torchrun\n"
+            "executor = Torchrun(2); executor.submit(make_spec('tiny_tasks:Hours')); executor.next()"
+        )
+        environment = command_environment(TMPDIR=str(tmp_path))
+        driver = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=SUPPORT)
+        try:
+            wait_until(lambda: sum("run" not in line for line in processes_of(tmp_path).values()) == 2)
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+        wait_until(lambda: not processes_of(tmp_path))
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+class TestCommandLine:
+    def test_the_executor_by_name(self):
+        assert isinstance(make_executor("torchrun", None, ranks=2), Torchrun)
+
+    @pytest.mark.parametrize("name", ["population", "processes", "in-process", "ray"])
+    def test_ranks_belong_to_torchrun(self, name):
+        with pytest.raises(ValueError, match=f"--ranks belongs to --executor torchrun, .*, not to {name}"):
+            make_executor(name, None, ranks=2)
+
+    @pytest.mark.parametrize(("workers", "ranks"), [(None, None), (2, 2)])
+    def test_torchrun_wants_ranks_and_no_workers(self, workers, ranks):
+        with pytest.raises(ValueError, match=r"say how many with --ranks 2 .*, and leave --workers out"):
+            make_executor("torchrun", workers, ranks=ranks)
+
+    def test_no_ranks(self):
+        with pytest.raises(ValueError, match="`ranks` is 0, but must satisfy ranks >= 1"):
+            Torchrun(0)
+
+    def test_more_ranks_than_gpus(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+        with pytest.raises(ValueError, match="`ranks` is 3, but must satisfy ranks <= 2, the number of GPUs"):
+            Torchrun(3)
+        assert isinstance(Torchrun(2), Torchrun)
