@@ -4,9 +4,13 @@
 """
 
 from glideslope.controller import Plateau
+from glideslope.core.anytime import Anytime
+from glideslope.core.averages import EMA, LAWA, WSM, WeightAverage
 from glideslope.core.budget import Budget, Deadline, Epochs, Samples, Steps, Tokens, WallClock, parse_budget
 from glideslope.core.catalog import NAMED, SAMPLING_RATES, one_cycle
 from glideslope.core.control import Clamped, Controller, Decision, Observation
+from glideslope.core.curve import Band, Curve, Reading, frontier, price_of_separate
+from glideslope.core.estimators import WSDS, Average, Cooldown, Cyclic, Estimator, Interpolate, Raw, Separate
 from glideslope.core.meter import BudgetExhausted, BudgetMismatch, Clock, Meter
 from glideslope.core.plan import Absolute, Plan, Preamble, Relative, for_budget
 from glideslope.core.policy import Policy
@@ -15,6 +19,7 @@ from glideslope.core.profiles import (
     Cosine,
     Exponential,
     Fractal,
+    InversePower,
     Knots,
     Linear,
     Multiplier,
@@ -25,17 +30,33 @@ from glideslope.core.profiles import (
     Step,
 )
 from glideslope.core.sampling import EveryStep, Milestones, Plateaus, Sampling
-from glideslope.core.schedule import Cycles, Reflected, Schedule, Sequence, Truncated, Warmup
-from glideslope.core.spec import from_json, parse, parse_plan, parse_policy, parse_schedule, to_json, to_text
+from glideslope.core.schedule import Cycles, Reflected, Scaled, Schedule, Sequence, Truncated, Warmup
+from glideslope.core.spec import (
+    from_json,
+    parse,
+    parse_estimator,
+    parse_plan,
+    parse_policy,
+    parse_schedule,
+    to_json,
+    to_text,
+)
 from glideslope.core.stopping import EarlyStopping
 from glideslope.core.value import registered
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
+    "LAWA",
     "NAMED",
     "SAMPLING_RATES",
+    "WSDS",
+    "WSM",
     "Absolute",
+    "Anytime",
+    "Average",
+    "Band",
     "Budget",
     "BudgetExhausted",
     "BudgetMismatch",
@@ -43,15 +64,21 @@ __all__ = [
     "Clock",
     "Constant",
     "Controller",
+    "Cooldown",
     "Cosine",
+    "Curve",
     "Cycles",
+    "Cyclic",
     "Deadline",
     "Decision",
     "EarlyStopping",
     "Epochs",
+    "Estimator",
     "EveryStep",
     "Exponential",
     "Fractal",
+    "Interpolate",
+    "InversePower",
     "Knots",
     "Linear",
     "Meter",
@@ -66,12 +93,16 @@ __all__ = [
     "Polynomial",
     "Preamble",
     "Profile",
+    "Raw",
+    "Reading",
     "Reflected",
     "Relative",
     "Rex",
     "Samples",
     "Sampling",
+    "Scaled",
     "Schedule",
+    "Separate",
     "Sequence",
     "Step",
     "Steps",
@@ -79,14 +110,18 @@ __all__ = [
     "Truncated",
     "WallClock",
     "Warmup",
+    "WeightAverage",
     "for_budget",
     "from_json",
+    "frontier",
     "one_cycle",
     "parse",
     "parse_budget",
+    "parse_estimator",
     "parse_plan",
     "parse_policy",
     "parse_schedule",
+    "price_of_separate",
     "registered",
     "to_json",
     "to_text",

@@ -9,6 +9,7 @@ from glideslope import (
     EveryStep,
     Exponential,
     Fractal,
+    InversePower,
     Knots,
     Linear,
     Milestones,
@@ -17,6 +18,7 @@ from glideslope import (
     Polynomial,
     Reflected,
     Rex,
+    Scaled,
     Schedule,
     Sequence,
     Step,
@@ -32,6 +34,7 @@ PROFILES = {
     "rex": [Rex(), Rex(0.0), Rex(0.9), Rex(0.999)],
     "polynomial": [Polynomial(2), Polynomial(0.5), Polynomial(1), Polynomial(3.7)],
     "one_minus_sqrt": [OneMinusSqrt()],
+    "inverse_power": [InversePower(0.5, 8), InversePower(1, 0.1), InversePower(2.5, 1000), InversePower(0, 5)],
     "step": [Step(), Step((0.1, 0.2, 0.3, 0.9), 0.5), Step((0.33, 0.66), 0.0), Step((), 0.1), Step((0.5,), 1.0)],
     "knots": [
         Knots((0, 1), (1, 0)),
@@ -66,6 +69,7 @@ SCHEDULES = {
         Sequence((Constant(), Cycles(Linear(), 0.5), Rex()), at=(0.2, 0.6)),
     ],
     "reflected": [Reflected(Linear()), Reflected(Schedule(Rex(), warmup=0.2))],
+    "scaled": [Scaled(Linear(), 0.3), Scaled(Schedule(Cosine(), warmup=0.1), 1.0), Scaled(Step(), 0.0)],
     "truncated": [
         Truncated(Linear(), of=4),
         Truncated(Step(), of=1),

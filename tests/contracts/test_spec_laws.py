@@ -8,16 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glideslope import (
+    EMA,
+    LAWA,
     NAMED,
+    WSDS,
+    WSM,
     Absolute,
+    Anytime,
+    Average,
     Clamped,
     Constant,
+    Cooldown,
     Cosine,
     Cycles,
+    Cyclic,
     Epochs,
     EveryStep,
     Exponential,
     Fractal,
+    Interpolate,
+    InversePower,
     Knots,
     Linear,
     Milestones,
@@ -28,11 +38,14 @@ from glideslope import (
     Policy,
     Polynomial,
     Preamble,
+    Raw,
     Reflected,
     Relative,
     Rex,
     Samples,
+    Scaled,
     Schedule,
+    Separate,
     Sequence,
     Step,
     Steps,
@@ -43,6 +56,7 @@ from glideslope import (
     from_json,
     parse,
     parse_budget,
+    parse_estimator,
     parse_plan,
     parse_policy,
     parse_schedule,
@@ -79,6 +93,7 @@ PROFILES = {
     "one_minus_sqrt": st.just(OneMinusSqrt()),
     "exponential": st.builds(Exponential, numbers(-1e30, 0.0)),
     "rex": st.builds(Rex, numbers(0.0, 1.0, exclude_max=True)),
+    "inverse_power": st.builds(InversePower, numbers(0.0, 1e30), numbers(0.0, 1e30, exclude_min=True)),
     "polynomial": st.builds(Polynomial, numbers(0.0, 1e30, exclude_min=True)),
     "step": st.builds(Step, INCREASING, SHARES),
     "knots": st.builds(
@@ -103,6 +118,7 @@ def schedules_of(inner):
         "sequence": st.lists(inner, min_size=2, max_size=4).map(Sequence)
         | st.builds(lambda a, b, at: Sequence((a, b), at=(at,)), inner, inner, INNER_SHARES),
         "reflected": st.builds(Reflected, inner),
+        "scaled": st.builds(Scaled, inner, SHARES),
         "truncated": st.builds(Truncated, inner, numbers(1.0, 1e30) | budgets),
     }
 
@@ -122,8 +138,38 @@ controllers = st.recursive(
 policies = st.builds(Policy, plans, st.none() | controllers)
 
 
+WINDOWS = numbers(0.0, 1.0, exclude_min=True)
+AVERAGES = {
+    "lawa": st.builds(LAWA, WINDOWS),
+    "ema": st.builds(EMA, WINDOWS),
+    "wsm": st.builds(WSM, WINDOWS, schedules),
+}
+averages = st.one_of(*AVERAGES.values())
+ESTIMATORS = {
+    "separate": st.builds(Separate, schedules),
+    "cyclic": st.builds(Cyclic, schedules, WINDOWS, numbers(0.0, 1.0, exclude_max=True), st.booleans()),
+    "wsd_s": st.builds(WSDS, INNER_SHARES, schedules),
+    "cooldown": st.builds(Cooldown, INNER_SHARES, schedules),
+    "average": st.builds(Average, averages),
+    "raw": st.builds(Raw, schedules),
+    "interpolate": st.builds(Interpolate, schedules),
+    "anytime": st.builds(
+        Anytime,
+        numbers(0.0, 1e6),
+        numbers(0.0, 1e6, exclude_min=True),
+        averages,
+        st.integers(2, 8),
+        INNER_SHARES,
+        st.integers(1, 100),
+        schedules,
+        schedules,
+    ),
+}
+estimators = st.one_of(*ESTIMATORS.values())
+
+
 def test_every_registered_value_is_built_by_a_strategy():
-    built = set(PROFILES) | set(SAMPLINGS) | set(schedules_of(schedules))
+    built = set(PROFILES) | set(SAMPLINGS) | set(schedules_of(schedules)) | set(AVERAGES) | set(ESTIMATORS)
     built |= {"warmup", "relative", "absolute", "preamble", "plan", "policy", "plateau", "clamped"}
     assert built == set(members())
 
@@ -141,6 +187,12 @@ def test_a_plan_comes_back_from_its_text(value):
 @given(policies)
 def test_a_policy_comes_back_from_its_text(value):
     assert parse_policy(str(value)) == value
+
+
+@given(estimators)
+def test_an_estimator_comes_back_from_its_text_and_its_json(value):
+    assert parse_estimator(str(value)) == value
+    assert from_json(json.loads(canonical(to_json(value)))) == value
 
 
 @given(budgets)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from glideslope import Cosine, Exponential, Fractal, Knots, Linear, OneMinusSqrt, Polynomial, Rex, Step
+from glideslope import Cosine, Exponential, Fractal, InversePower, Knots, Linear, OneMinusSqrt, Polynomial, Rex, Step
 from glideslope.core.catalog import step_profile
 
 SHARES = np.arange(101) / 100
@@ -20,6 +20,8 @@ FORMULAS = {
     Rex(0.9): lambda s: (1 - s) / (0.1 + 0.9 * (1 - s)),
     Polynomial(3): lambda s: (1 - s) ** 3,
     OneMinusSqrt(): lambda s: 1 - s**0.5,
+    InversePower(0.5, 8): lambda s: 1 / math.sqrt(1 + 8 * s),
+    InversePower(2, 3): lambda s: 1 / (1 + 3 * s) ** 2,
     Step((0.3, 0.6), 0.2): lambda s: 1.0 if s < 0.3 else 0.2 if s < 0.6 else 0.04,
 }
 
@@ -29,6 +31,12 @@ def test_a_profile_is_its_formula(profile):
     values, expected = profile(SHARES), [FORMULAS[profile](s) for s in SHARES]
     # The constants of the second writing are rounded on their own: a few units in the last place.
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-15)
+
+
+def test_an_inverse_power_has_the_same_rate_at_the_same_update_whatever_the_budget():
+    short, long = InversePower(0.7, 4).sample(100), InversePower(0.7, 10).sample(250)
+    np.testing.assert_allclose(long[:100], short, rtol=1e-14)
+    assert long[-1] < short[-1]
 
 
 def test_rex_bends_between_the_line_and_a_hold():

@@ -5,7 +5,19 @@ import math
 
 import pytest
 
-from glideslope import Constant, Cosine, Cycles, EarlyStopping, Linear, Schedule, Sequence, Truncated, one_cycle
+from glideslope import (
+    Constant,
+    Cosine,
+    Cycles,
+    EarlyStopping,
+    InversePower,
+    Linear,
+    Scaled,
+    Schedule,
+    Sequence,
+    Truncated,
+    one_cycle,
+)
 
 
 class TestLandings:
@@ -19,6 +31,8 @@ class TestLandings:
             (Schedule(Cycles(Cosine(), period=0.5), warmup=0.1, delay=0.1), (0.6, 1.0)),
             (Sequence((Constant(), Cycles(Cosine(), period=0.5)), at=(0.2,)), (0.6, 1.0)),
             (Truncated(Cycles(Cosine(), period=0.25), of=2.0), (0.5, 1.0)),
+            (Scaled(Cycles(Cosine(), period=0.25), 0.5), (0.25, 0.5, 0.75, 1.0)),
+            (InversePower(0.5, horizon_ratio=8), (1.0,)),
         ],
     )
     def test_they_are_where_the_rate_is_about_to_rise_again(self, schedule, landings):

@@ -8,7 +8,21 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from glideslope import Absolute, Cycles, Exponential, Knots, Linear, Milestones, Plan, Plateaus, Rex, Schedule, Step
+from glideslope import (
+    Absolute,
+    Cycles,
+    Exponential,
+    InversePower,
+    Knots,
+    Linear,
+    Milestones,
+    Plan,
+    Plateaus,
+    Rex,
+    Scaled,
+    Schedule,
+    Step,
+)
 from glideslope.core.value import Value, members, registered, unknown
 
 
@@ -58,6 +72,9 @@ def test_a_wrong_type_is_named(build, message):
         (lambda: Milestones(), r"`at` is \(\), but must satisfy at least one milestone\."),
         (lambda: Milestones(0.5, 0.25), r"`at` is \(0.5, 0.25\), but must satisfy milestones strictly increasing\."),
         (lambda: Milestones(0.5, 1), r"`at` is 1.0, but must satisfy 0 < milestone < 1\."),
+        (lambda: InversePower(-0.5, 1), r"`gamma` is -0.5, but must satisfy gamma >= 0\."),
+        (lambda: InversePower(0.5, 0), r"`horizon_ratio` is 0.0, but must satisfy horizon_ratio > 0\."),
+        (lambda: Scaled(Rex(), 1.5), r"`factor` is 1.5, but must satisfy 0 <= factor <= 1\."),
         (lambda: Step((0.5, 0.5)), r"`milestones` is .* strictly increasing\."),
         (lambda: Step(factor=1.5), r"`factor` is 1.5, but must satisfy 0 <= factor <= 1\."),
         (lambda: Knots((0, 1)), r"`points` is .* at least two points\."),

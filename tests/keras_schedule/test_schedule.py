@@ -25,6 +25,7 @@ EXAMPLES = {
     "rex": ["rex", "rex(beta=0.9) @ plateaus(10) + floor(5%)", "rex @ milestones(0.5, 0.75) + delay(20%)"],
     "polynomial": ["polynomial(2)", "polynomial(0.5)"],
     "one_minus_sqrt": ["one_minus_sqrt"],
+    "inverse_power": ["inverse_power(0.5, 8)"],
     "step": ["step", "step((0.33, 0.66), 0)"],
     "knots": ["knots((0, 1), (0.1, 0.7), (0.6, 0.9), (1, 0.001))"],
     "fractal": ["fractal(2)"],
@@ -32,6 +33,7 @@ EXAMPLES = {
     "cycles": ["cycles(cosine, 0.3, peak_decay=0.5)", "cycles(rex + warmup(10%), 0.08, 1.5)"],
     "sequence": ["sequence((constant, cycles(linear, 0.5), rex), (0.2, 0.6))"],
     "reflected": ["reflected(rex)"],
+    "scaled": ["scaled(cosine, 0.5)"],
     "truncated": ["truncated(linear, of=4)", "truncated(cosine, of=120ba)"],
 }
 

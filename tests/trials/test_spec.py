@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from specs import make_spec
 
+from glideslope.core.averages import LAWA
 from glideslope.core.spec import canonical, parse_policy
+from glideslope.trials.looks import Look
 from glideslope.trials.optimizers import OptimizerSpec
 from glideslope.trials.trial import Seeds, TrialSpec
 
@@ -39,6 +41,8 @@ MEASURE_CHANGES = {
     "eval_every": {"eval_every": 5},
     "probe": {"probes": ("gradient_norm",)},
     "other probe": {"probes": ("weight_norm",)},
+    "looks": {"looks": (Look(3),)},
+    "other looks": {"looks": (Look(3, LAWA()),)},
 }
 
 

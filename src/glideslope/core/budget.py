@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import InitVar, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from glideslope.core.value import Value, require
 
@@ -74,6 +74,25 @@ class Steps(Counted):
 
     unit: ClassVar[str] = "updates"
     suffix: ClassVar[str] = "ba"
+
+    @classmethod
+    def doubling(cls, first: int, upto: int) -> tuple[Self, ...]:
+        """Budgets that double, for a tradeoff curve: first, 2·first, 4·first, …, upto.
+
+        Args:
+            first: updates of the smallest, >= 1.
+            upto: updates of the largest, which all costs are measured by: `first` times a power of two, >= `first`.
+
+        >>> [budget.count for budget in Steps.doubling(500, upto=16_000)]
+        [500, 1000, 2000, 4000, 8000, 16000]
+        """
+        smallest, largest = cls(first), cls(upto)
+        require(largest.count >= smallest.count, "upto", upto, f"upto >= first, {first}")
+        times = (largest.count // smallest.count).bit_length() - 1
+        below = smallest.count * 2**times
+        bound = f"a power of two times {first}, such as {below} or {2 * below}"
+        require(below == largest.count, "upto", upto, bound)
+        return tuple(cls(smallest.count * 2**power) for power in range(times + 1))
 
 
 @dataclass(frozen=True)

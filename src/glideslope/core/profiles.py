@@ -144,6 +144,37 @@ class Exponential(Profile):
         return exp(self.gamma * progress)
 
 
+@registered("inverse_power")
+@dataclass(frozen=True)
+class InversePower(Profile):
+    r"""Falls as a power of time, with no end in view: the same rate at the same update, whatever the budget.
+
+    .. math:: p(s) = (1 + t/\tau)^{-\gamma}, \quad t/\tau = s \cdot horizon\_ratio
+
+    A run twice as long has twice the `horizon_ratio`. Averages of the weights replace the end that it does not have.
+
+    Args:
+        gamma: exponent, gamma >= 0; 1/2 is the classical inverse square root, 0 is `Constant`.
+        horizon_ratio: the budget in units of the time scale τ, horizon_ratio > 0.
+
+    >>> InversePower(0.5, horizon_ratio=3)(1.0)
+    0.5
+
+    Source: horizon-free rates with averaging of the weights, arXiv 2602.03702.
+    """
+
+    gamma: float
+    horizon_ratio: float
+    lands: ClassVar[bool] = False
+
+    def _check(self) -> None:
+        require(self.gamma >= 0, "gamma", self.gamma, "gamma >= 0")
+        require(self.horizon_ratio > 0, "horizon_ratio", self.horizon_ratio, "horizon_ratio > 0")
+
+    def __call__(self, progress: Real) -> Real:
+        return (1 + self.horizon_ratio * progress) ** -self.gamma
+
+
 @registered("rex")
 @dataclass(frozen=True)
 class Rex(Profile):

@@ -254,6 +254,35 @@ class Sequence(Multiplier):
         return tuple(found)
 
 
+@registered("scaled")
+@dataclass(frozen=True)
+class Scaled(Multiplier):
+    """The schedule times a number: a cycle with a lower peak, a stretch that begins where another ended.
+
+    Args:
+        schedule: what is scaled.
+        factor: 0 <= factor <= 1.
+
+    >>> from glideslope.core.profiles import Linear
+    >>> Scaled(Linear(), 0.5)(0.5)
+    0.25
+    """
+
+    schedule: Multiplier
+    factor: float
+
+    def _check(self) -> None:
+        require(0 <= self.factor <= 1, "factor", self.factor, "0 <= factor <= 1")
+
+    def __call__(self, progress: Real) -> Real:
+        return self.factor * self.schedule(progress)
+
+    @property
+    def landings(self) -> tuple[float, ...]:
+        """The schedule's own."""
+        return self.schedule.landings
+
+
 @registered("reflected")
 @dataclass(frozen=True)
 class Reflected(Multiplier):

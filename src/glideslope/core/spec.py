@@ -17,11 +17,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from glideslope.core import catalog
 from glideslope.core.budget import UNITS, Budget, parse_budget
 from glideslope.core.control import Controller
+from glideslope.core.estimators import Estimator
 from glideslope.core.plan import Plan, Relative
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Multiplier
@@ -117,6 +118,24 @@ def parse(text: str) -> Multiplier | Plan | Policy:
     return value
 
 
+def parse_estimator(estimator: str | Estimator) -> Estimator:
+    """The estimator of a text; an estimator is returned as it is. Its name may be written with hyphens: "wsd-s".
+
+    >>> parse_estimator("cooldown(0.2)")
+    Cooldown(fraction=0.2, profile=OneMinusSqrt())
+    """
+    if isinstance(estimator, Estimator):
+        return estimator
+    match = re.fullmatch(r"\s*([A-Za-z_][\w-]*)\s*(\(.*\))?\s*", estimator)
+    if match is None:
+        raise ValueError(f"cannot read {estimator!r}. Write the name of an estimator, or name(argument=value, …).")
+    name, arguments = match.groups()
+    parser = _Parser(arguments or "()")
+    positional, named = parser.arguments(_ESTIMATOR_PARTS)
+    parser.end()
+    return cast(Estimator, _construct(name.replace("-", "_"), members("estimator"), positional, named, "estimator"))
+
+
 def split_texts(texts: str) -> tuple[str, ...]:
     """Take a list of texts apart at its commas, but not inside parentheses.
 
@@ -195,6 +214,7 @@ _TOKEN = re.compile(
 )
 _MODIFIERS = ("warmup", "delay", "floor")
 _SCHEDULE_KINDS = ("profile", "schedule", "sampling", "course", "plan", "preamble", "warmup")
+_ESTIMATOR_PARTS = (*_SCHEDULE_KINDS, "average")
 
 
 class _Parser:
@@ -322,7 +342,7 @@ class _Parser:
 
 def _named(name: str, kinds: tuple[str, ...], positional: list[Any], named: dict[str, Any]) -> Any:
     known: dict[str, Any] = dict(members(*kinds))
-    if kinds == _SCHEDULE_KINDS:
+    if kinds in (_SCHEDULE_KINDS, _ESTIMATOR_PARTS):
         known = {**catalog.NAMED, **known}
     if name == "plan" and "plan" in known:
         preamble = named.pop("preamble", None)

@@ -1,9 +1,11 @@
 """Glideslope for PyTorch."""
 
 from glideslope.core.meter import BudgetExhausted, BudgetMismatch, Clock
+from glideslope.torch.averages import recalibrate
 from glideslope.torch.range_test import RangeTest, Suggestion, range_test
 from glideslope.torch.scheduler import BudgetScheduler
 from glideslope.torch.sgdw import SGDW
+from glideslope.torch.tradeoff import Cost, Tradeoff
 
 __all__ = [
     "SGDW",
@@ -11,7 +13,10 @@ __all__ = [
     "BudgetMismatch",
     "BudgetScheduler",
     "Clock",
+    "Cost",
     "RangeTest",
     "Suggestion",
+    "Tradeoff",
     "range_test",
+    "recalibrate",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 
 from glideslope.core.value import require, unknown
 from glideslope.torch.groups import write
+from glideslope.torch.snapshot import generators, load_generators
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -228,8 +228,7 @@ def _put_back(optimizer: Optimizer, stateful: Sequence[Any]) -> Iterator[None]:
     # The optimizer before the rest: a scheduler among them then writes its own values last.
     things = [optimizer, *stateful]
     saved = [copy.deepcopy(thing.state_dict()) for thing in things]
-    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    drawn = generators()
     modes = [(thing, thing.training) for thing in stateful if isinstance(thing, torch.nn.Module)]
     try:
         yield
@@ -238,8 +237,4 @@ def _put_back(optimizer: Optimizer, stateful: Sequence[Any]) -> Iterator[None]:
             thing.load_state_dict(state)
         for module, training in modes:
             module.train(training)
-        random.setstate(generators[0])
-        np.random.set_state(generators[1])
-        torch.set_rng_state(generators[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        load_generators(drawn)

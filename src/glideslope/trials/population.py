@@ -23,10 +23,11 @@ from glideslope.trials.batched.choice import PROBES, choose_program
 from glideslope.trials.batched.optimizers import Columns, FlatForm, flat_form
 from glideslope.trials.batched.plans import MemberPlans
 from glideslope.trials.batched.programs import Program, member_bytes
+from glideslope.trials.looks import AveragesOnTheWay
 from glideslope.trials.lookup import task_splits
 from glideslope.trials.optimizers import OptimizerSpec
 from glideslope.trials.randomness import Stream
-from glideslope.trials.record import Evaluation, Record
+from glideslope.trials.record import Evaluation, Reading, Record
 from glideslope.trials.run import (
     EVALUATION_BATCH,
     SERIES_LENGTH,
@@ -202,6 +203,8 @@ class _Population:
         }
         self.members = list(range(len(specs)))
         self.active = torch.arange(len(specs))
+        self.looks = specs[0].looks
+        self.averages = AveragesOnTheWay(self.looks)
 
     def train(self) -> None:
         """All updates and evaluations, until no member is left."""
@@ -210,7 +213,9 @@ class _Population:
         self.program.template.train()
         while self.members:
             next_look = (done // eval_every + 1) * eval_every
-            stop = min(next_look, done + CHECK_EVERY, *(self.specs[member].updates for member in self.members))
+            ends = (self.specs[member].updates for member in self.members)
+            readings = (look.update for look in self.looks if look.update > done)
+            stop = min(next_look, done + CHECK_EVERY, *ends, *readings)
             started = time.perf_counter()
             self._advance(done, stop)
             self._charge("training_seconds", started)
@@ -218,6 +223,7 @@ class _Population:
             done = stop
             if self.members:
                 started = time.perf_counter()
+                self._read(done)
                 self._look(done, everyone=done == next_look)
                 self._charge("evaluation_seconds", started)
                 self._keep([self.specs[member].updates > done for member in self.members])
@@ -253,6 +259,8 @@ class _Population:
                 probes["gradient_norm"].append(_norms(gradient))
             at: Columns = {name: block[update - start] for name, block in columns.items()}
             self.optimizer.step(gradient, at, update == 0)
+            if self.averages.wants(update + 1):
+                self.averages.add(update + 1, self.program.weights)
             if "weight_norm" in probes:
                 probes["weight_norm"].append(_norms(self.program.weights))
         norms = {name: torch.stack(each).numpy() for name, each in probes.items()}
@@ -287,8 +295,24 @@ class _Population:
         self.members = [self.members[place] for place in places.tolist()]
         self.active = self.active[places]
         self.optimizer.keep(places)
+        self.averages.keep(places)
         if self.members:
             self.program.bind(self.active, self.optimizer.weights)
+
+    def _read(self, done: int) -> None:
+        """Looks that are due, the same for all members."""
+        splits = task_splits(self.task)
+        for look in self.looks:
+            if look.update != done:
+                continue
+            if look.average is not None:
+                self.program.bind(self.active, self.averages.take(look))
+            self.program.template.eval()
+            seen, tested = self._evaluate(splits.validation, done), self._evaluate(splits.test, done)
+            self.program.template.train()
+            self.program.bind(self.active, self.optimizer.weights)
+            for member in self.members:
+                self.runs[member].readings.append(Reading(look.of, seen[member], tested[member]))
 
     def _look(self, done: int, everyone: bool) -> None:
         """Evaluate those who are due, or everyone, and let controllers decide."""

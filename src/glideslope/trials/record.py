@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,6 +27,20 @@ class Evaluation:
     update: int
     loss: float
     metric: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a `Look` saw.
+
+    Args:
+        of: "weights", or the average of them that was judged.
+        validation, test: the same weights on both splits.
+    """
+
+    of: str
+    validation: Evaluation
+    test: Evaluation
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Record:
             population, the ranks that shared every batch, a precision other than float32.
         versions: of the libraries that computed it.
         error: traceback of a failed trial, else "".
+        readings: of the spec's looks, in their order, as far as the trial got.
     """
 
     trial_id: str
@@ -71,6 +86,7 @@ class Record:
     path: Mapping[str, Any]
     versions: Mapping[str, str]
     error: str = ""
+    readings: tuple[Reading, ...] = ()
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -110,6 +126,7 @@ class Record:
             "path": dict(self.path),
             "versions": dict(self.versions),
             "error": self.error,
+            **({"readings": readings_to_json(self.readings)} if self.readings else {}),
         }
 
     @classmethod
@@ -133,6 +150,7 @@ class Record:
             path=data["path"],
             versions=data["versions"],
             error=data["error"],
+            readings=readings_from_json(data.get("readings", ())),
         )
 
 
@@ -145,6 +163,15 @@ def details(path: Mapping[str, Any]) -> str:
     told = [path.get("method"), f"{path['ranks']} ranks" if "ranks" in path else None, path.get("precision")]
     words = [word for word in told if word is not None]
     return f" ({', '.join(words)})" if words else ""
+
+
+def readings_to_json(readings: tuple[Reading, ...]) -> list[list[Any]]:
+    return [[seen.of, _evaluation_to_json(seen.validation), _evaluation_to_json(seen.test)] for seen in readings]
+
+
+def readings_from_json(data: Iterable[list[Any]]) -> tuple[Reading, ...]:
+    """The inverse of `readings_to_json`."""
+    return tuple(Reading(of, _evaluation_from_json(seen), _evaluation_from_json(tested)) for of, seen, tested in data)
 
 
 def _evaluation_to_json(evaluation: Evaluation) -> list[Any]:

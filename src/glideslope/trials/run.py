@@ -9,7 +9,7 @@ import platform
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Optimizer
 
 from glideslope.core.budget import Steps
@@ -25,9 +27,10 @@ from glideslope.torch.distributed import RankLost
 from glideslope.torch.scheduler import BudgetScheduler
 from glideslope.trials.arithmetic import ARITHMETICS, FLOAT32, Arithmetic
 from glideslope.trials.checkpoint import Checkpoints, Training, Unusable
+from glideslope.trials.looks import AveragesOnTheWay, Look
 from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
 from glideslope.trials.randomness import Stream, generator
-from glideslope.trials.record import Cost, Evaluation, Record, Series, Status
+from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
 from glideslope.trials.task import Batch, Task
 from glideslope.trials.trial import Seeds, TrialSpec
 
@@ -37,6 +40,9 @@ SERIES_LENGTH = 256
 EVALUATION_BATCH = 1024
 SHUFFLED_BYTES = 2**24
 """Training sets up to this size are copied in their new order once an epoch: slices cost a quarter of gathers."""
+
+RECALIBRATION_BATCHES = 20
+"""From how many batches statistics of batch normalisation are taken for averaged weights."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +106,7 @@ class Run:
     probes: dict[str, list[float]] = field(default_factory=dict)
     validation: list[Evaluation] = field(default_factory=list)
     test: Evaluation | None = None
+    readings: list[Reading] = field(default_factory=list)
     decisions: list[tuple[int, float, str]] = field(default_factory=list)
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -123,6 +130,7 @@ class Run:
             path=path,
             versions=library_versions(),
             error=self.error,
+            readings=tuple(self.readings),
         )
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
@@ -133,6 +141,7 @@ class Run:
         self.rates = list(record.series.rate)
         self.probes = {name: list(values) for name, values in record.series.probes.items()}
         self.validation, self.decisions = list(record.validation), list(record.decisions)
+        self.readings = list(record.readings)
         self.training_seconds, self.evaluation_seconds = record.cost.training_seconds, record.cost.evaluation_seconds
 
 
@@ -208,14 +217,17 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
     parameters = _trained(model)
     stride = math.ceil(spec.updates / SERIES_LENGTH)
     started = time.perf_counter()
-    if not arithmetic.leads:
-        checkpoints = None
+    averages = AveragesOnTheWay(spec.looks)
+    if not arithmetic.leads or any(look.average for look in spec.looks):
+        checkpoints = None  # averages in the making are not kept
     due = math.inf if checkpoints is None else started + checkpoints.pause(0.0)
     for batch, noise in batches(task, splits.train, spec.seeds, spec.updates, run.done):
         update = run.done
         rate = float(scheduler.get_last_lr()[0])
         loss = make_update(task, model, optimizer, batch, noise, arithmetic)
         run.done += 1
+        if averages.wants(run.done):
+            averages.add(run.done, parameters_to_vector(parameters).detach())
         if update % stride == 0 or run.done == spec.updates or not math.isfinite(loss):
             run.updates.append(update)
             run.losses.append(loss)
@@ -226,6 +238,16 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             run.status = "diverged"
             break
         scheduler.step(loss=loss)
+        due_looks = [look for look in spec.looks if look.update == run.done]
+        if due_looks:
+            paused = time.perf_counter()
+            run.training_seconds += paused - started
+            set_training(model, optimizer, False)
+            for look in due_looks:
+                run.readings.append(_read(spec, task, model, look, averages, arithmetic))
+            set_training(model, optimizer, True)
+            started = time.perf_counter()
+            run.evaluation_seconds += started - paused
         if run.done % spec.eval_every == 0 or run.done == spec.updates:
             paused = time.perf_counter()
             run.training_seconds += paused - started
@@ -248,6 +270,47 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             due = _keep(spec, run, training, checkpoints, arithmetic)
             started = time.perf_counter()
     run.training_seconds += time.perf_counter() - started
+
+
+def _read(
+    spec: TrialSpec, task: Task, model: nn.Module, look: Look, averages: AveragesOnTheWay, arithmetic: Arithmetic
+) -> Reading:
+    """The model, in evaluation mode, judged as it is or with averaged weights; it is left as it was."""
+    with _averaged(spec, task, model, averages.take(look)) if look.average else nullcontext():
+        splits = task_splits(task)
+        seen, tested = (
+            evaluate(task, model, split, spec.seeds, look.update, arithmetic)
+            for split in (splits.validation, splits.test)
+        )
+    return Reading(look.of, seen, tested)
+
+
+@contextmanager
+@torch.no_grad()
+def _averaged(spec: TrialSpec, task: Task, model: nn.Module, average: Tensor) -> Iterator[None]:
+    """The average in place of the weights; statistics of batch normalisation are taken again for it."""
+    parameters = _trained(model)
+    weights = parameters_to_vector(parameters)
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    vector_to_parameters(average, parameters)
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if layers:
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean of what follows
+        model.train()
+        for batch, noise in batches(task, task_splits(task).train, spec.seeds, RECALIBRATION_BATCHES):
+            task.loss(model, batch, noise)
+        model.eval()
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    try:
+        yield
+    finally:
+        vector_to_parameters(weights, parameters)
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
 
 def make_update(

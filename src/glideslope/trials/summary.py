@@ -14,7 +14,15 @@ from glideslope.core.catalog import NAMED
 from glideslope.core.policy import Policy
 from glideslope.core.spec import canonical, parse_policy, to_text
 from glideslope.core.value import unknown
-from glideslope.trials.record import Cost, Evaluation, Record, Series, Status
+from glideslope.trials.record import (
+    Cost,
+    Evaluation,
+    Record,
+    Series,
+    Status,
+    readings_from_json,
+    readings_to_json,
+)
 from glideslope.trials.trial import TrialSpec
 
 
@@ -49,6 +57,7 @@ COLUMNS: Mapping[str, Column] = {
     "test_update": Column("INTEGER", "updates done when the test split was seen; null unless finished"),
     "test_loss": Column("REAL", "loss on the test split after the last update"),
     "test_metric": Column("REAL", "the task's metric on the test split after the last update"),
+    "readings": Column("TEXT", "the model on the way, JSON: what was judged, then update, loss and metric per split"),
     "training_seconds": Column("REAL", "seconds of training; a member of a population bears its share"),
     "evaluation_seconds": Column("REAL", "seconds of evaluation, likewise"),
     "path": Column("TEXT", "how it was computed, JSON: executor, device, K members, method"),
@@ -60,7 +69,8 @@ COLUMNS: Mapping[str, Column] = {
 
 RECORD_COLUMNS = (
     "trial_id", "trajectory_id", "status", "validation_update", "validation_loss", "validation_metric", "test_update",
-    "test_loss", "test_metric", "training_seconds", "evaluation_seconds", "updates_done", "path", "versions", "error",
+    "test_loss", "test_metric", "readings", "training_seconds", "evaluation_seconds", "updates_done", "path", "versions",
+    "error",
 )  # fmt: skip
 """What `record_of` reads, in its order."""
 
@@ -87,6 +97,7 @@ def row_of(spec: TrialSpec, record: Record, finished_at: float) -> tuple[Any, ..
         record.cost.updates,
         *((seen.update, seen.loss, seen.metric) if seen else (None, None, None)),
         *((tested.update, tested.loss, tested.metric) if tested else (None, None, None)),
+        canonical(readings_to_json(record.readings)),
         record.cost.training_seconds,
         record.cost.evaluation_seconds,
         canonical(dict(record.path)),
@@ -110,7 +121,7 @@ def _policy_text(policy: Policy) -> str:
 def record_of(row: Sequence[Any]) -> Record:
     """`Record.summary` of a trial, from its `RECORD_COLUMNS`."""
     trial, trajectory, status, *_, path, versions, error = row
-    validated, loss, metric, tested, test_loss, test_metric, training, evaluating, updates = row[3:12]
+    validated, loss, metric, tested, test_loss, test_metric, readings, training, evaluating, updates = row[3:13]
     return Record(
         trial,
         trajectory,
@@ -123,6 +134,7 @@ def record_of(row: Sequence[Any]) -> Record:
         _shared(path),
         _shared(versions),
         error,
+        readings_from_json(json.loads(readings)),
     )
 
 

@@ -13,6 +13,7 @@ from glideslope.core.plan import Absolute, Plan, Relative
 from glideslope.core.policy import Policy
 from glideslope.core.spec import canonical, from_json, to_json
 from glideslope.core.value import require, unknown
+from glideslope.trials.looks import Look
 from glideslope.trials.optimizers import OptimizerSpec
 
 SCHEMA = 1
@@ -64,6 +65,7 @@ class TrialSpec:
         updates: length of the run and span of its schedule.
         eval_every: updates between validations; the last update is always validated.
         probes: names from `PROBES`, measured at the recorded updates.
+        looks: when and how the model is judged on the way, in order of their updates.
         precision: of the forward pass and the loss, from `PRECISIONS`; weights and optimizer are float32 in all.
     """
 
@@ -76,6 +78,7 @@ class TrialSpec:
     eval_every: int
     probes: tuple[str, ...] = ()
     precision: str = "float32"
+    looks: tuple[Look, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", float(self.rate))  # 1 and 1.0 are one rate, and must be one text in the ids
@@ -83,6 +86,10 @@ class TrialSpec:
         require(self.updates >= 1, "updates", self.updates, "updates >= 1")
         require(self.eval_every >= 1, "eval_every", self.eval_every, "eval_every >= 1")
         require(set(self.probes) <= set(PROBES), "probes", self.probes, f"names from {PROBES}")
+        ats = [look.update for look in self.looks]
+        bound = f"updates from 1 to {self.updates}, in order, and each look once"
+        in_order = ats == sorted(ats) and len(set(self.looks)) == len(ats)
+        require(in_order and all(1 <= at <= self.updates for at in ats), "looks", ats, bound)
         if self.policy.plan.preamble is not None:
             raise ValueError(f"trials run within their budget and have no preamble yet, but the plan is {self.policy}.")
         if self.precision not in PRECISIONS:
@@ -112,7 +119,8 @@ class TrialSpec:
     @property
     def measure(self) -> dict[str, Any]:
         """What is looked at on the way: plain data, hashed together with the trajectory into the trial's id."""
-        return {"eval_every": self.eval_every, "splits": ["validation", "test"], "probes": list(self.probes)}
+        looks = {"looks": [look.to_json() for look in self.looks]} if self.looks else {}
+        return {"eval_every": self.eval_every, "splits": ["validation", "test"], "probes": list(self.probes), **looks}
 
     @cached_property
     def trajectory_id(self) -> str:
@@ -147,6 +155,7 @@ class TrialSpec:
             eval_every=measure["eval_every"],
             probes=tuple(measure["probes"]),
             precision=trajectory["precision"],
+            looks=tuple(Look.from_json(look) for look in measure.get("looks", ())),
         )
 
 
