@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from glideslope.core.policy import Policy
 from glideslope.trials.record import Record
@@ -57,22 +58,12 @@ class Tuning:
         best: list[tuple[float, int, Policy]] = []
         tried: list[tuple[Policy, float, float]] = []
         for policy in self.candidates:
-            low, high = -min(1, self.reach), min(1, self.reach)
-            while True:
-                costs = {step: self._cost(policy, step, records, missing) for step in range(low, high + 1)}
-                if missing:
-                    break
-                # Among equals the one nearest the centre: a tie at the edge is no reason to go on.
-                winner = min(costs, key=lambda step: (costs[step], abs(step)))
-                if winner == high < self.reach:
-                    high += 1
-                elif low > -self.reach and (winner == low or costs[winner] == math.inf):
-                    low -= 1  # also where nothing has converged yet: rates fail by being too high
-                else:
-                    best.append((costs[winner], winner, policy))
-                    sign = -1.0 if self.higher_is_better else 1.0
-                    tried += [(policy, self._rate(step), sign * cost) for step, cost in costs.items()]
-                    break
+            costs = search(partial(self._cost, policy, records, missing), self.reach)
+            if costs is not None:
+                winner = nearest_best(costs)
+                best.append((costs[winner], winner, policy))
+                sign = -1.0 if self.higher_is_better else 1.0
+                tried += [(policy, self._rate(step), sign * cost) for step, cost in costs.items()]
         if missing:
             return missing
         cost, step, policy = min(best, key=lambda entry: entry[0])
@@ -91,21 +82,53 @@ class Tuning:
     def _rate(self, step: int) -> float:
         return self.base.rate * FACTOR**step
 
-    def _cost(self, policy: Policy, step: int, records: Mapping[str, Record], missing: list[TrialSpec]) -> float:
-        """Mean over the tuning seeds, lower is better, inf if any run diverged; what is not known goes to `missing`."""
-        total = 0.0
+    def _cost(self, policy: Policy, step: int, records: Mapping[str, Record], missing: list[TrialSpec]) -> float | None:
+        """Mean over the tuning seeds, lower is better, inf if any run diverged; None while runs are missing."""
+        total, known = 0.0, True
         for seed in self.seeds:
             spec = self._spec(policy, step, seed)
             record = records.get(spec.trial_id)
             if record is None:
                 missing.append(spec)
+                known = False
                 continue
             seen = record.last_validation
             if seen is None or not math.isfinite(seen.metric):
                 total = math.inf
             else:
                 total += (-seen.metric if self.higher_is_better else seen.metric) / len(self.seeds)
-        return total
+        return total if known else None
+
+
+def search(cost: Callable[[int], float | None], reach: int) -> dict[int, float] | None:
+    """Costs over a grid that extends itself until the best is interior.
+
+    Args:
+        cost: step of the grid → cost, lower is better, inf where runs diverged, None where it is not known yet. Every
+            step that is needed is asked for before this gives up.
+        reach: largest step on either side; 0 leaves the centre alone.
+
+    Returns:
+        Step → cost as far as the grid went, lowest first; None while some are not known.
+    """
+    low, high = -min(1, reach), min(1, reach)
+    while True:
+        found = {step: cost(step) for step in range(low, high + 1)}
+        costs = {step: value for step, value in found.items() if value is not None}
+        if len(costs) < len(found):
+            return None
+        winner = nearest_best(costs)
+        if winner == high < reach:
+            high += 1
+        elif low > -reach and (winner == low or costs[winner] == math.inf):
+            low -= 1  # also where nothing has converged yet: rates fail by being too high
+        else:
+            return costs
+
+
+def nearest_best(costs: Mapping[int, float]) -> int:
+    """The best step; among equals the one nearest the centre: a tie at the edge is no reason to go on."""
+    return min(costs, key=lambda step: (costs[step], abs(step)))
 
 
 @dataclass(frozen=True)
