@@ -1,5 +1,7 @@
 """Estimations: what the study computes from whole trials is what `Tradeoff` computes with snapshots."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from specs import make_spec

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glideslope.tasks.cache import Arrays
-from glideslope.trials.task import Batch, Metric, Noise, Splits, Task
+from glideslope.trials.task import Batch, Labelled, Metric, Noise, Splits
 
 NUM_CLASSES = 10
 """Every classification task here has ten classes."""
@@ -20,14 +20,10 @@ LABEL_NOISE_SEED = 0
 """Which labels are wrong belongs to the task, not to the trial: all seeds train on the same ones."""
 
 
-class Classification(Task):
+class Classification(Labelled):
     """Inputs and integer labels; the model's output are logits. Final classes give `splits` and `model`."""
 
     metric: ClassVar[Metric] = Metric("error", unit="%")
-
-    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
-        inputs, labels = batch
-        return functional.cross_entropy(model(inputs), labels)
 
     @final
     def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:

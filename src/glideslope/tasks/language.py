@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from glideslope.tasks.data import TINY_SHAKESPEARE, DataFormatError
 from glideslope.tasks.models import CharacterModel
-from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
+from glideslope.trials.task import Batch, Default, Labelled, Metric, Noise, Splits, seeded_model
 
 CHARACTERS = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
 """The 65 distinct characters of the text. Fixed here, so that the model does not depend on the file."""
@@ -23,7 +23,7 @@ CHARACTERS = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
 
 @final
 @dataclass(frozen=True)
-class ShakespeareLSTM(Task):
+class ShakespeareLSTM(Labelled):
     """One LSTM of 128 units between an embedding of 32 and a dense layer (93,409 parameters), character by character.
 
     The text is cut into sequences that do not overlap, each read from a zero state: the first 90 % to train on, the
@@ -69,9 +69,9 @@ class ShakespeareLSTM(Task):
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: CharacterModel(len(CHARACTERS), embedding_size=32, hidden_size=128))
 
-    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
-        inputs, targets = batch
-        return functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    def criterion(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """See `Labelled.criterion`; logits are (batch, length, characters) and labels (batch, length)."""
+        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
 
     def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """ "loss": mean over the characters of each sequence, nats per character."""

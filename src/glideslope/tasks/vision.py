@@ -137,9 +137,8 @@ class CIFAR10ResNet20(Classification):
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), cifar_resnet(20)))
 
-    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
-        images, labels = batch
-        return super().loss(model, (cropped_and_flipped(images, noise["shift"], noise["flip"]), labels), noise)
+    def shown(self, inputs: Tensor, noise: Noise) -> Tensor:
+        return cropped_and_flipped(inputs, noise["shift"], noise["flip"])
 
     def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
         """ "shift": first row and column of the crop, (num_samples, 2); "flip": mirrored or not, (num_samples,)."""

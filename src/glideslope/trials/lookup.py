@@ -1,4 +1,4 @@
-"""Tasks by name: from the entry-point group `glideslope.tasks`, or a user's own module. The engine imports none."""
+"""Tasks and training methods by name: from entry points, or from a user's own module. The engine imports none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -15,41 +15,68 @@ from typing import Any
 from glideslope.core.spec import canonical
 from glideslope.core.value import unknown
 from glideslope.trials.task import Splits, Task
+from glideslope.trials.variant import Method, Variant, varied
 
 GROUP = "glideslope.tasks"
+METHODS_GROUP = "glideslope.methods"
+WITH = "+"
+"""Stands between a task and its methods, and in front of a method's settings among the parameters."""
 
 
 def registered_tasks() -> Mapping[str, EntryPoint]:
     """Every installed task, by name, not yet imported."""
-    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+    return _registered(GROUP)
+
+
+def registered_methods() -> Mapping[str, EntryPoint]:
+    """Every installed training method, by name, not yet imported."""
+    return _registered(METHODS_GROUP)
+
+
+def _registered(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in sorted(entry_points(group=group), key=lambda entry: entry.name)}
+
+
+def canonical_name(name: str) -> str:
+    """The name with its methods in alphabetical order: the one that goes into a trial's identity.
+
+    >>> canonical_name("mnist1d-mlp+mixup+label_smoothing")
+    'mnist1d-mlp+label_smoothing+mixup'
+    """
+    task, *methods = name.split(WITH)
+    return WITH.join([task, *sorted(methods)])
 
 
 def find_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
-    """The task of a name, or of an import path "package.module:attribute".
+    """The task of a name, or of an import path "package.module:attribute", with the methods named behind a "+".
 
-    The attribute may be a task, a class of tasks, or a function without arguments that returns a task.
+    The attribute may be a task, a class of tasks, or a function without arguments that returns a task. Methods are
+    registered ones or classes by their import path, in any order: "mnist1d-mlp+label_smoothing+mixup".
 
     Args:
-        params: fields of the task that differ from its defaults; only for tasks that are classes.
+        params: fields of the task that differ from its defaults; only for tasks that are classes. Under "+method", a
+            mapping of that method's fields.
     """
-    return _find_task(name, canonical(dict(params or {})))
+    return _find_task(canonical_name(name), canonical(dict(params or {})))
 
 
 @cache
 def _find_task(name: str, params: str) -> Task:
-    if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"task {name!r} cannot be imported: {error}.") from error
-    else:
-        known = registered_tasks()
-        if name not in known:
-            raise unknown("task", name, [*known, "package.module:attribute"])
-        found = known[name].load()
+    task_name, *method_names = name.split(WITH)
+    values = {field: _tuples(value) for field, value in json.loads(params).items()}
+    settings = {field: values.pop(field) for field in list(values) if field.startswith(WITH)}
+    if not method_names and not settings:
+        return _plain(task_name, values)
+    methods = [_method(text, settings) for text in method_names]
+    if settings:
+        raise ValueError(f"the parameters hold settings of {next(iter(settings))[1:]!r}, which {name!r} does not name.")
+    return varied(find_task(task_name, values), tuple(methods))
+
+
+def _plain(name: str, values: Mapping[str, Any]) -> Task:
+    found = _found("task", name, registered_tasks())
     if inspect.isclass(found):
-        task = found(**{name: _tuples(value) for name, value in json.loads(params).items()})
+        task = found(**values)
     elif inspect.isroutine(found):
         task = found()
     else:
@@ -61,25 +88,53 @@ def _find_task(name: str, params: str) -> Task:
     return task
 
 
+def _method(name: str, settings: dict[str, Any]) -> Method:
+    """A method with its settings, which are taken out of `settings`."""
+    found = _found("method", name, registered_methods())
+    if not (inspect.isclass(found) and issubclass(found, Method) and is_dataclass(found)):
+        raise ValueError(
+            f"{name!r} is no training method: it must be a subclass of glideslope.trials.variant.Method and a frozen "
+            "dataclass."
+        )
+    return found(**settings.pop(f"{WITH}{found.name}", {}))
+
+
+def _found(kind: str, name: str, known: Mapping[str, EntryPoint]) -> Any:
+    if ":" not in name:
+        if name not in known:
+            raise unknown(kind, name, [*known, "package.module:attribute"])
+        return known[name].load()
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind} {name!r} cannot be imported: {error}.") from error
+
+
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples they were: tasks are hashed."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def task_params(task: Task) -> dict[str, Any]:
-    """The task's fields, as they enter a trial's identity."""
+    """The task's fields, as they enter a trial's identity; those of its methods under "+method"."""
+    if isinstance(task, Variant):
+        settings = {f"{WITH}{method.name}": asdict(method) for method in task.methods}  # type: ignore[call-overload]
+        return task_params(task.task) | settings
     return {field.name: getattr(task, field.name) for field in fields(task)}  # type: ignore[arg-type]
 
 
 @cache
 def task_splits(task: Task) -> Splits:
-    """The task's data, loaded once per process."""
-    return task.splits()
+    """The task's data, loaded once per process, whatever methods it is trained with."""
+    return task_splits(task.task) if isinstance(task, Variant) else task.splits()
 
 
 @cache
 def data_sha256(task: Task) -> str:
     """Fingerprint of all three splits: shapes, types and bytes."""
+    if isinstance(task, Variant):
+        return data_sha256(task.task)
     digest = hashlib.sha256()
     splits = task_splits(task)
     for split in (splits.train, splits.validation, splits.test):

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Batch = tuple[Tensor, ...]
 """Tensors that share their leading axis, one entry per example: usually (inputs, targets)."""
@@ -120,6 +121,32 @@ class Task(ABC):
         A batch receives its examples' rows in `noise`.
         """
         return {}
+
+
+class Labelled(Task):
+    """Inputs with integer labels, trained by cross-entropy: a loss in parts, so that training methods can reach in.
+
+    The loss is the `criterion` of what the model makes of the inputs as they are `shown`. A task that overrides `loss`
+    instead has a loss in one piece, and methods that need the parts are refused.
+    """
+
+    def shown(self, inputs: Tensor, noise: Noise) -> Tensor:
+        """The inputs as the model sees them in training: augmented, where a task does so."""
+        return inputs
+
+    def criterion(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of one batch: a scalar.
+
+        Args:
+            logits: what the model returns, (batch, classes).
+            labels: (batch,), integers.
+            label_smoothing: share of each label that is spread over all classes evenly.
+        """
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        inputs, labels = batch
+        return self.criterion(model(self.shown(inputs, noise)), labels)
 
 
 def seeded_model(seed: int, build: Callable[[], nn.Module]) -> nn.Module:

@@ -57,6 +57,8 @@ class Stacked:
         return self.data.shape[1]
 
     def __getitem__(self, index: Any) -> Stacked:
+        if isinstance(index, Stacked) and index.ndim == 1 and index.dtype == torch.int64:
+            return Stacked(self.data[torch.arange(len(self.data), device=self.device)[:, None], index.data])
         entries = index if isinstance(index, tuple) else (index,)
         if not all(isinstance(entry, (int, slice)) or entry is None for entry in entries):
             raise Unstackable(f"index {index!r}")
@@ -186,12 +188,14 @@ def _to(value: Stacked, dtype: torch.dtype) -> Stacked:
     return Stacked(value.data.to(dtype))
 
 
-def _cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", **options: Any) -> Stacked:
+def _cross_entropy(
+    logits: Any, labels: Any, *, reduction: str = "mean", label_smoothing: float = 0.0, **options: Any
+) -> Stacked:
     integers = isinstance(labels, (Stacked, Tensor)) and not labels.dtype.is_floating_point
     plain = all(value is None or (name, value) == ("ignore_index", -100) for name, value in _set(options).items())
     if not (plain and integers and isinstance(logits, Stacked) and logits.ndim == 2):
         raise Unstackable("cross_entropy with these options")
-    return _reduced(cross_entropy(logits.data, members(labels, len(logits.data))), reduction)
+    return _reduced(cross_entropy(logits.data, members(labels, len(logits.data)), label_smoothing), reduction)
 
 
 def _binary_cross_entropy(logits: Any, targets: Any, *, reduction: str = "mean", **options: Any) -> Stacked:
