@@ -82,7 +82,7 @@ class Tuning:
     def _rate(self, step: int) -> float:
         return self.base.rate * FACTOR**step
 
-    def _cost(self, policy: Policy, step: int, records: Mapping[str, Record], missing: list[TrialSpec]) -> float | None:
+    def _cost(self, policy: Policy, records: Mapping[str, Record], missing: list[TrialSpec], step: int) -> float | None:
         """Mean over the tuning seeds, lower is better, inf if any run diverged; None while runs are missing."""
         total, known = 0.0, True
         for seed in self.seeds:
