@@ -16,6 +16,7 @@ from glideslope.cli.rank import rank
 from glideslope.cli.report import report
 from glideslope.cli.show import show
 from glideslope.cli.tasks import tasks
+from glideslope.cli.tradeoff import tradeoff
 from glideslope.cli.trials import trials
 from glideslope.trials.store import StoreError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (compare, find_lr, report, rank, show, tasks, trials, export):
+for verb in (compare, tradeoff, find_lr, report, rank, show, tasks, trials, export):
     app.command()(verb)
 
 

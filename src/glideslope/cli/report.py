@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
-from glideslope.studies import compare, compare_report, sampling, sampling_report
+from glideslope.cli.tradeoff import parse_price
+from glideslope.studies import compare, compare_report, sampling, sampling_report, tradeoff, tradeoff_report
 from glideslope.trials.shelf import StoreView
 
 
@@ -17,6 +18,7 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
+    price: Annotated[str | None, typer.Option(help='Price of the machine, e.g. "2.5/h", for a tradeoff.')] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
 ) -> None:
@@ -24,7 +26,10 @@ def report(
     with StoreView(folder) as store:
         asked = store.last_question()
         records = store.summaries()
-    if asked.kind == "sampling":
+    if asked.kind == "tradeoff":
+        curves = tradeoff.answer(tradeoff.Question.from_json(asked.question), records)
+        document = tradeoff_report.document(curves, asked.provenance, parse_price(price))
+    elif asked.kind == "sampling":
         answer = sampling.answer(sampling.Question.from_json(asked.question), records)
         document = sampling_report.document(answer, asked.provenance)
     else:

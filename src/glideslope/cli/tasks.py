@@ -1,15 +1,18 @@
-"""`glideslope tasks`: what there is to train on."""
+"""`glideslope tasks`: what there is to train on, and with which methods."""
 
 from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
 
 import typer
 
 from glideslope.report.tables import Table
-from glideslope.trials.lookup import find_task, registered_tasks
+from glideslope.trials.lookup import find_method, find_task, registered_methods, registered_tasks
 
 
 def tasks() -> None:
-    """List every task with its size, source and what it needs."""
+    """List every task with its size, source and what it needs, and every training method."""
     rows = []
     for name in registered_tasks():
         task = find_task(name)
@@ -20,3 +23,17 @@ def tasks() -> None:
     columns = ("task", "parameters", "batch", "epochs", "metric", "needs", "source")
     note = "Files are looked for in --data DIR or GLIDESLOPE_DATA. Your own tasks: my_package.module:task."
     typer.echo(Table("Tasks", columns, tuple(rows), note).to_text())
+    typer.echo()
+    typer.echo(_methods().to_text())
+
+
+def _methods() -> Table:
+    rows = []
+    for name in registered_methods():
+        kind = find_method(name)
+        settings = ", ".join(f"{field} {value}" for field, value in asdict(kind()).items())  # type: ignore[call-overload]
+        rows.append((name, settings or "-", (inspect.getdoc(kind) or "").partition("\n")[0], kind.source))
+    note = (
+        "Switched on behind the task, each once: mnist1d-mlp+label_smoothing+mixup. Your own: +my_package.module:Class."
+    )
+    return Table("Training methods", ("method", "settings", "what it does", "source"), tuple(rows), note)

@@ -109,6 +109,22 @@ class Estimation:
         """Its trials, in the order of its courses."""
         return [self._spec(course) for course in self._courses(with_fallbacks)]
 
+    def specs_for_largest(self) -> list[TrialSpec]:
+        """Those that are needed to know what the largest budget buys."""
+        if type(self.estimator).curve is not Estimator.curve:
+            return self.specs()
+        return [self._spec(course) for course in self._courses(with_fallbacks=False) if self._reads_largest(course)]
+
+    def largest(self, records: Mapping[str, Record], split: str) -> float:
+        """What the largest budget buys, from `specs_for_largest`; NaN where it diverged."""
+        known = [course for course in self._courses(False) if self._spec(course).trial_id in records]
+        curve = self.estimator.curve(self.budgets, self._points(known, records, split))
+        at = dict(zip(map(round, curve.updates), curve.metrics[self.metric].values, strict=True))
+        return at.get(self.budgets[-1], math.nan)
+
+    def _reads_largest(self, course: Course) -> bool:
+        return any(budget == self.budgets[-1] for _, budget, _ in course.read)
+
     def next_specs(self, records: Mapping[str, Record], may_fall_back: bool = True) -> list[TrialSpec]:
         """Trials that must be known before `points` are whole."""
         missing = [spec for spec in self.specs() if spec.trial_id not in records]
@@ -126,8 +142,11 @@ class Estimation:
         Args:
             split: `VALIDATION` or `TEST`.
         """
+        return self._points(self._courses(with_fallbacks), records, split)
+
+    def _points(self, ways: Sequence[Course], records: Mapping[str, Record], split: str) -> list[Point]:
         found: list[Point] = []
-        for course in self._courses(with_fallbacks):
+        for course in ways:
             record = records[self._spec(course).trial_id]
             for leg, budget, look in course.read:
                 value = _read(record, look, split)

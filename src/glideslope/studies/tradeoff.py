@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+from scipy import stats
+
+from glideslope.core.curve import Band, Curve
 from glideslope.core.estimators import Separate, check_budgets
 from glideslope.core.spec import parse_estimator
 from glideslope.report.fidelity import CurveResult
+from glideslope.report.tradeoff_tables import RateScore
 from glideslope.studies.estimation import TEST, VALIDATION, Estimation
 from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
@@ -87,7 +92,9 @@ def variant(setting: Setting, optimizer: str) -> tuple[str, str]:
 class CurveCell:
     """One estimator on one problem: one rate for all budgets, tuned, then its curve on fresh seeds.
 
-    A rate is judged by the mean of the validation metric over all budgets, from tuning seeds.
+    A rate is judged by what the estimator says of the largest budget, on tuning seeds and the validation split: that is
+    the run one would otherwise make. The chosen rate's whole curve is then made on the tuning seeds too, to see what one
+    rate for all budgets loses.
 
     Args:
         estimation: at the centre of the grid of rates; its seed is replaced.
@@ -104,6 +111,8 @@ class CurveCell:
         missing: list[TrialSpec] = []
         choice = self._search(records, missing)
         if choice is not None:
+            for seed in self.tuning_seeds:
+                missing += self.at(choice.rate, seed).next_specs(records, may_fall_back=False)
             for seed in self.reporting_seeds:
                 missing += self.at(choice.rate, seed).next_specs(records)
         return missing
@@ -130,16 +139,13 @@ class CurveCell:
             total, known = 0.0, True
             for seed in self.tuning_seeds:
                 estimation = self._at_step(step, seed)
-                lacking = estimation.next_specs(records, may_fall_back=False)
+                lacking = [spec for spec in estimation.specs_for_largest() if spec.trial_id not in records]
                 missing.extend(lacking)
                 if lacking:
                     known = False
                     continue
-                points = estimation.points(records, VALIDATION, with_fallbacks=False)
-                curve = estimation.estimator.curve(estimation.budgets, points)
-                values = curve.metrics[estimation.metric].values
-                mean = sum(values) / len(values)
-                total += (-mean if self.higher_is_better else mean) if math.isfinite(mean) else math.inf
+                end = estimation.largest(records, VALIDATION)
+                total += (-end if self.higher_is_better else end) if math.isfinite(end) else math.inf
             return total / len(self.tuning_seeds) if known else None
 
         costs = search(cost, REACH)
@@ -201,6 +207,11 @@ def retuned_cells(question: Question) -> dict[Place, tuple[TunedCell, ...]]:
     return found
 
 
+def every_cell(question: Question) -> list[CurveCell | TunedCell]:
+    """What `run_study` calls to its fixed point."""
+    return [*cells(question).values(), *(cell for row in retuned_cells(question).values() for cell in row)]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the trials say.
@@ -208,8 +219,9 @@ class Answer:
     Args:
         question: what was asked.
         results: one curve per estimator and seed, of all cells that are finished.
+        curves: the same, mean over seeds with a 90 % interval, and mean training seconds up to each budget.
         choices: the rate of each estimator's cell.
-        retuned: place → the rates of its budgets.
+        rate_scores: (task, variant) → the validation metric of separate runs at every rate tried for every budget.
         fallbacks: (place, seed) of curves whose self-check failed, so that branches were trained for all budgets.
         num_trials, num_updates, seconds: of all trials, tuning included.
         unfinished: places that lack trials.
@@ -218,8 +230,9 @@ class Answer:
 
     question: Question
     results: tuple[CurveResult, ...]
+    curves: Mapping[Place, Curve]
     choices: Mapping[Place, RateChoice]
-    retuned: Mapping[Place, tuple[float, ...]]
+    rate_scores: Mapping[tuple[str, str], tuple[RateScore, ...]]
     fallbacks: tuple[tuple[Place, int], ...]
     num_trials: int
     num_updates: int
@@ -232,7 +245,8 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
     """Read the answer off the records; what is not finished yet is left out."""
     results: list[CurveResult] = []
     choices: dict[Place, RateChoice] = {}
-    retuned: dict[Place, tuple[float, ...]] = {}
+    curves: dict[Place, Curve] = {}
+    rate_scores: dict[tuple[str, str], tuple[RateScore, ...]] = {}
     fallbacks: list[tuple[Place, int]] = []
     unfinished: list[Place] = []
     used: dict[str, tuple[Place, Record]] = {}
@@ -244,20 +258,23 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
             continue
         choices[place] = choice
         full = _seconds_of_one(cell, choice.rate, records)
+        seen: list[Curve] = []
         for seed in cell.reporting_seeds:
             estimation = cell.at(choice.rate, seed)
             fallen = estimation.falls_back(records)
             if fallen:
                 fallbacks.append((place, seed))
             used |= {spec.trial_id: (place, records[spec.trial_id]) for spec in estimation.specs(fallen)}
-            results.append(_result(place, seed, estimation, records, fallen, full))
+            seen.append(estimation.curve(records, TEST))
+            results.append(_result(place, seed, estimation, seen[-1], estimation.cost(records, fallen), full))
+        curves[place] = _mean_curve(str(place.estimator), seen, cell.estimation)
     for place, by_budget in retuned_cells(question).items():
         asks = [cell.tuning.ask(records) for cell in by_budget]
         found = [ask for ask in asks if not isinstance(ask, list)]
         if len(found) < len(asks) or any(cell.next_specs(records) for cell in by_budget):
             unfinished.append(place)
             continue
-        retuned[place] = tuple(choice.rate for choice in found)
+        rate_scores[place[:2]] = tuple(_scores(by_budget, records))
         reports = [cell.reports(choice) for cell, choice in zip(by_budget, found, strict=True)]
         used |= {spec.trial_id: (place, records[spec.trial_id]) for specs in reports for spec in specs}
         budgets = tuple(specs[0].updates for specs in reports)
@@ -269,8 +286,9 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
     return Answer(
         question,
         tuple(results),
+        curves,
         choices,
-        retuned,
+        rate_scores,
         tuple(fallbacks),
         num_trials=len(used),
         num_updates=sum(record.cost.updates for _, record in used.values()),
@@ -291,20 +309,52 @@ def _seconds_of_one(cell: CurveCell, rate: float, records: Mapping[str, Record])
 
 
 def _result(
-    place: Place, seed: int, estimation: Estimation, records: Mapping[str, Record], fallen: bool, pace: float
+    place: Place, seed: int, estimation: Estimation, curve: Curve, cost: tuple[int, float], pace: float
 ) -> CurveResult:
     budgets = estimation.budgets
-    band = estimation.curve(records, TEST).metrics[estimation.metric]
-    at = dict(zip(map(round, estimation.curve(records, TEST).updates), range(len(band.values)), strict=True))
-    updates, seconds = estimation.cost(records, fallen)
+    band = _at(curve, budgets, estimation.metric)
     has_intervals = band.lows != band.values
+    updates, seconds = cost
     return CurveResult(
         *place,
         seed,
         budgets,
-        tuple(band.values[at[budget]] if budget in at else math.nan for budget in budgets),
-        tuple(band.lows[at[budget]] for budget in budgets) if has_intervals else (),
-        tuple(band.highs[at[budget]] for budget in budgets) if has_intervals else (),
+        band.values,
+        band.lows if has_intervals else (),
+        band.highs if has_intervals else (),
         planned_cost=updates / budgets[-1],
         measured_cost=seconds / (pace * budgets[-1]),
     )
+
+
+def _at(curve: Curve, budgets: tuple[int, ...], metric: str) -> Band:
+    """The curve's own points at the budgets; NaN where it has none."""
+    band, places = curve.metrics[metric], {round(at): index for index, at in enumerate(curve.updates)}
+    parts = (
+        tuple(values[places[budget]] if budget in places else math.nan for budget in budgets)
+        for values in (band.values, band.lows, band.highs)
+    )
+    return Band(*parts)
+
+
+def _mean_curve(name: str, curves: list[Curve], estimation: Estimation) -> Curve:
+    """Over seeds, at the budgets."""
+    values = np.array([_at(curve, estimation.budgets, estimation.metric).values for curve in curves])
+    mean = values.mean(0)
+    count = len(values)
+    half = np.full(len(mean), math.nan)
+    if count > 1:
+        half = stats.t.ppf(0.95, count - 1) * values.std(0, ddof=1) / math.sqrt(count)
+    band = Band(tuple(mean), tuple(mean - half), tuple(mean + half))
+    seconds = [dict(zip(map(round, curve.updates), curve.seconds, strict=True)) for curve in curves if curve.seconds]
+    paid = [[one.get(budget, math.nan) for budget in estimation.budgets] for one in seconds]
+    mean_paid = tuple(np.mean(paid, axis=0)) if paid and np.isfinite(paid).all() else ()
+    return Curve(estimation.budgets, {estimation.metric: band}, mean_paid, name)
+
+
+def _scores(by_budget: Sequence[TunedCell], records: Mapping[str, Record]) -> Iterator[RateScore]:
+    """Every tuning run of the separate budgets."""
+    for cell in by_budget:
+        for spec in cell.tuning.asked(records):
+            end = records[spec.trial_id].last_validation
+            yield RateScore(spec.updates, spec.rate, spec.seeds.init, math.nan if end is None else end.metric)

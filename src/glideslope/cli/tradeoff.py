@@ -1,0 +1,88 @@
+"""`glideslope tradeoff`: what every budget buys, from one run, and how far to trust it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glideslope.cli.compare import show_document
+from glideslope.cli.execution import make_executor, run
+from glideslope.core.spec import split_texts
+from glideslope.studies import tradeoff as study
+from glideslope.studies import tradeoff_report
+from glideslope.studies.provenance import provenance
+from glideslope.studies.setting import Setting
+from glideslope.trials.store import Store
+
+BASELINE = "baseline"
+
+
+def tradeoff(
+    tasks: Annotated[list[str], typer.Argument(help="Names, or my_package.module:task.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store; run again to go on.")] = Path("runs/tradeoff"),
+    estimators: Annotated[
+        str | None,
+        typer.Option(help='E.g. "separate,cyclic,cooldown(0.2)"; the first is what the others are held to.'),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Training methods, e.g. baseline,label_smoothing,mixup,label_smoothing+mixup.")
+    ] = BASELINE,
+    optimizers: Annotated[str, typer.Option(help="E.g. sgdm,adam.")] = "sgdm",
+    budgets: Annotated[int, typer.Option(help="How many, each twice the one before, up to the maximum.", min=2)] = 6,
+    maximum: Annotated[float, typer.Option(help="Largest budget as a share of the task's own maximum.")] = 1.0,
+    seeds: Annotated[int, typer.Option(help="Reporting seeds, on the test split.")] = 3,
+    tuning_seeds: Annotated[int, typer.Option(help="Tuning seeds, on the validation split.")] = 1,
+    price: Annotated[str | None, typer.Option(help='Price of the machine, e.g. "2.5/h": costs in money too.')] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
+    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
+    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
+    ] = None,
+    ray_resources: Annotated[
+        str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+) -> None:
+    """Estimate the whole curve of metric against budget, cheaply, and hold it to the separate runs."""
+    if data is not None:
+        os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
+    price_per_hour = parse_price(price)
+    chosen = split_texts(optimizers)
+    names = [task if method == BASELINE else f"{task}+{method}" for task in tasks for method in split_texts(methods)]
+    question = study.Question(
+        tuple(Setting.of(name, chosen) for name in names),
+        study.ESTIMATORS if estimators is None else split_texts(estimators),
+        chosen,
+        tuple(maximum * 2.0 ** (step - budgets + 1) for step in range(budgets)),
+        seeds,
+        tuning_seeds,
+    )
+    facts = provenance()
+    with make_executor(executor, workers, ray_address, ray_resources) as engine, Store(out) as store:
+        store.ask("tradeoff", question.to_json(), facts)
+        records = run(study.every_cell(question), store, engine)
+    document = tradeoff_report.document(study.answer(question, records), facts, price_per_hour)
+    show_document(document, as_json, html)
+
+
+def parse_price(text: str | None) -> float | None:
+    """The price of an hour.
+
+    >>> parse_price("2.5/h")
+    2.5
+    """
+    if text is None:
+        return None
+    number, _, unit = text.strip().partition("/")
+    try:
+        price = float(number)
+    except ValueError:
+        price = -1.0
+    if price < 0 or unit not in ("h", "hour"):
+        raise ValueError(f"cannot read the price {text!r}. Write 2.5/h.")
+    return price
