@@ -67,6 +67,13 @@ class TestTasks:
         assert "nothing (embedded)" in line
         assert "error, %" in line
 
+    def test_lists_every_training_method_with_its_settings(self, glideslope):
+        out = glideslope("tasks").out
+        (line,) = [line for line in out.splitlines() if line.startswith("mixup ")]
+        assert "alpha 0.2" in line
+        (line,) = [line for line in out.splitlines() if line.startswith("layer_freezing ")]
+        assert "Refused" in line
+
 
 class TestTexts:
     @pytest.mark.parametrize(

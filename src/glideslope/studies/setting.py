@@ -12,7 +12,7 @@ from glideslope.core.plan import for_budget
 from glideslope.core.policy import Policy
 from glideslope.core.profiles import Constant
 from glideslope.core.spec import canonical, parse_policy
-from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
+from glideslope.trials.lookup import canonical_name, data_sha256, find_task, task_params, task_splits
 from glideslope.trials.optimizers import OptimizerSpec
 from glideslope.trials.run import updates_per_epoch
 from glideslope.trials.task import Metric
@@ -48,7 +48,7 @@ class Setting:
             default = task.defaults.get(optimizer.name)
             rates.append((text, default.rate if default else optimizer.rate))
         return cls(
-            task=TaskRef(name, task.version, canonical(task_params(task)), data_sha256(task)),
+            task=TaskRef(canonical_name(name), task.version, canonical(task_params(task)), data_sha256(task)),
             metric=task.metric,
             maximum_epochs=task.maximum_epochs,
             updates_per_epoch=updates_per_epoch(task, task_splits(task).train),

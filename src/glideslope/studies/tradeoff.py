@@ -92,9 +92,9 @@ def variant(setting: Setting, optimizer: str) -> tuple[str, str]:
 class CurveCell:
     """One estimator on one problem: one rate for all budgets, tuned, then its curve on fresh seeds.
 
-    A rate is judged by what the estimator says of the largest budget, on tuning seeds and the validation split: that is
-    the run one would otherwise make. The chosen rate's whole curve is then made on the tuning seeds too, to see what one
-    rate for all budgets loses.
+    A rate is judged by what the estimator says of the largest budget, on tuning seeds and the validation split: that
+    is the run one would otherwise make. The chosen rate's whole curve is then made on the tuning seeds too, to see what
+    one rate for all budgets loses.
 
     Args:
         estimation: at the centre of the grid of rates; its seed is replaced.

@@ -60,6 +60,16 @@ def find_task(name: str, params: Mapping[str, Any] | None = None) -> Task:
     return _find_task(canonical_name(name), canonical(dict(params or {})))
 
 
+def find_method(name: str) -> type[Method]:
+    """The training method of a name, or of an import path "package.module:Class"."""
+    found = _found("method", name, registered_methods())
+    if not (inspect.isclass(found) and issubclass(found, Method) and is_dataclass(found)):
+        raise ValueError(
+            f"{name!r} is no training method: it must be a glideslope.trials.variant.Method and a dataclass."
+        )
+    return found
+
+
 @cache
 def _find_task(name: str, params: str) -> Task:
     task_name, *method_names = name.split(WITH)
@@ -67,10 +77,11 @@ def _find_task(name: str, params: str) -> Task:
     settings = {field: values.pop(field) for field in list(values) if field.startswith(WITH)}
     if not method_names and not settings:
         return _plain(task_name, values)
-    methods = [_method(text, settings) for text in method_names]
+    kinds = [find_method(method_name) for method_name in method_names]
+    methods = tuple(kind(**settings.pop(f"{WITH}{kind.name}", {})) for kind in kinds)
     if settings:
         raise ValueError(f"the parameters hold settings of {next(iter(settings))[1:]!r}, which {name!r} does not name.")
-    return varied(find_task(task_name, values), tuple(methods))
+    return varied(find_task(task_name, values), methods)
 
 
 def _plain(name: str, values: Mapping[str, Any]) -> Task:
@@ -86,17 +97,6 @@ def _plain(name: str, values: Mapping[str, Any]) -> Task:
             f"{name!r} is a {type(task).__name__}, but must be a glideslope.trials.task.Task and a frozen dataclass."
         )
     return task
-
-
-def _method(name: str, settings: dict[str, Any]) -> Method:
-    """A method with its settings, which are taken out of `settings`."""
-    found = _found("method", name, registered_methods())
-    if not (inspect.isclass(found) and issubclass(found, Method) and is_dataclass(found)):
-        raise ValueError(
-            f"{name!r} is no training method: it must be a subclass of glideslope.trials.variant.Method and a frozen "
-            "dataclass."
-        )
-    return found(**settings.pop(f"{WITH}{found.name}", {}))
 
 
 def _found(kind: str, name: str, known: Mapping[str, EntryPoint]) -> Any:

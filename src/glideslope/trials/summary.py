@@ -69,8 +69,8 @@ COLUMNS: Mapping[str, Column] = {
 
 RECORD_COLUMNS = (
     "trial_id", "trajectory_id", "status", "validation_update", "validation_loss", "validation_metric", "test_update",
-    "test_loss", "test_metric", "readings", "training_seconds", "evaluation_seconds", "updates_done", "path", "versions",
-    "error",
+    "test_loss", "test_metric", "readings", "training_seconds", "evaluation_seconds", "updates_done", "path",
+    "versions", "error",
 )  # fmt: skip
 """What `record_of` reads, in its order."""
 
