@@ -421,3 +421,18 @@ def test_budgets_double():
         Steps.doubling(500, upto=400)
     with pytest.raises(ValueError, match=r"`count` is 0, but must satisfy count >= 1\."):
         Steps.doubling(0, upto=400)
+
+
+def test_anytime_does_not_depend_on_the_order_of_its_readings():
+    estimator, budgets = Anytime(), (16, 32, 64, 128)
+    legs = estimator.legs(budgets)
+    points = [
+        Point(index, budget, {"error": 50 / budget + index}) for index, leg in enumerate(legs) for budget in leg.points
+    ]
+    forwards, backwards = (estimator.curve(budgets, order) for order in (points, points[::-1]))
+    assert forwards.metrics == backwards.metrics
+    anchors = [
+        point for point in points if legs[point.leg].average is None and point.leg and not legs[point.leg].is_fallback
+    ]
+    read = dict(zip(forwards.updates, forwards.metrics["error"].values, strict=True))
+    assert [read[point.budget] for point in anchors] == pytest.approx([point.metrics["error"] for point in anchors])

@@ -160,12 +160,12 @@ class Anytime(Estimator):
 
 
 def _differences(metric: str, trunk: Sequence[Point], branches: Sequence[Point]) -> list[tuple[int, float]]:
-    """(budget, branch − average) at every anchor where both are numbers."""
+    """(budget, branch − average) at every anchor where both are numbers, by budget."""
     averages = {point.budget: point.metrics.get(metric, math.nan) for point in trunk}
     found = [
         (point.budget, point.metrics.get(metric, math.nan) - averages.get(point.budget, math.nan)) for point in branches
     ]
-    return [(budget, difference) for budget, difference in found if math.isfinite(difference)]
+    return sorted((budget, difference) for budget, difference in found if math.isfinite(difference))
 
 
 def _corrected(

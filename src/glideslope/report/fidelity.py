@@ -99,7 +99,7 @@ class Fidelity:
         uncorrected_bias_seed_sd: the same with what noise adds.
         coverage: share of the estimator's own intervals that hold the reference's mean over seeds. Its interval is
             Wilson's, with runs as the count: the budgets of one run succeed and fail together.
-        num_intervals, num_interval_runs: how many intervals, of how many runs.
+        num_intervals, num_interval_runs: how many intervals, of how many runs; those with an infinite end are none.
         attainable_coverage: what perfect 90 % intervals would show here, for the mean over seeds that they are held
             to is noisy itself. Nothing is widened for that.
         agreement: share of the significant pairs whose mean difference has the same sign by the estimator. Pairs are
@@ -204,7 +204,8 @@ def _compare(true: Sequence[CurveResult], cheap: Sequence[CurveResult], upward: 
     usable = np.isfinite(gaps)
     bias, uncorrected = _bias(gaps, wanted.values, num_resamples)
     agreement, num_pairs = _agreement(wanted.values, given.values)
-    improvements = _improvements(variants, wanted.values, given.values)
+    true_pairs, cheap_pairs = (np.where(usable, side.values, np.nan) for side in (wanted, given))
+    improvements = _improvements(variants, true_pairs, cheap_pairs)
     return Fidelity(
         task=cheap[0].task,
         estimator=cheap[0].estimator,
@@ -219,7 +220,7 @@ def _compare(true: Sequence[CurveResult], cheap: Sequence[CurveResult], upward: 
         uncorrected_bias_seed_sd=uncorrected,
         agreement=agreement,
         num_significant_pairs=num_pairs,
-        rank_correlation=_rank_correlation(wanted.values, given.values),
+        rank_correlation=_rank_correlation(true_pairs, cheap_pairs),
         cosine_similarity=_mean([match.cosine_similarity for match in improvements]),
         improvements=improvements,
         planned_cost=_mean([result.planned_cost for result in cheap]),

@@ -323,7 +323,6 @@ def target_slider(
     values = [value for line in lines for value in line.y if value is not None]
     if not values:
         raise ValueError(f"no curve has a finite {metric}: every run diverged.")
-    # A rounded target can be read; one beyond the best value would be reached by none.
     targets = np.linspace(min(values), max(values), num_targets)
     answers = [cheapest(curves, metric, float(target), reference, axis, price_per_hour) for target in targets]
     start = (2 * num_targets) // 3 if higher_is_better else num_targets // 3
@@ -355,7 +354,7 @@ def target_slider(
                     for answer, state in zip(answers, states, strict=True)
                 ],
                 "currentvalue": {"visible": False},  # the annotation says it
-                "pad": {"t": 56, "b": 24},
+                "pad": {"t": 84, "b": 24},
                 "ticklen": 0,
                 "minorticklen": 0,
                 "font": {"size": 1, "color": "rgba(0,0,0,0)"},  # labels of all steps would lie on each other
@@ -369,7 +368,7 @@ def target_slider(
     _cost_axis(figure, axis, _costs(lines), price_per_hour)
     figure.update_yaxes(title_text=_axis(metric, higher_is_better))
     _finish(figure, height=600)
-    figure.update_layout(margin={"t": 48})
+    figure.update_layout(margin={"t": 64})
     return figure
 
 
@@ -396,7 +395,7 @@ def _sentence(answer: Answer, metric: str, higher_is_better: bool, reference: st
         return wanted + "no curve tells of reaching it"
     unit = "" if axis == "money" else f" {axis}"
     interval = f" [{_number(answer.low)}, {_number(answer.high)}]" if answer.low < answer.high else ""
-    way = f"<b>{_text(answer.curve)}</b>, {_number(answer.cost)}{unit}{interval}"
+    way = f"<b>{_text(answer.curve)}</b><br>{_number(answer.cost)}{unit}{interval}"
     if answer.curve == reference:
         return f"{wanted}{way}"
     if not math.isfinite(answer.reference_cost):
@@ -525,6 +524,7 @@ def fidelity_panel(fidelities: Sequence[Fidelity], looks: Mapping[str, Style]) -
                 },
                 text=[f"{bias.value:.1f}" if far else "" for far, bias in zip(is_far, biases, strict=True)],
                 textposition="middle left",
+                cliponaxis=False,
                 customdata=[
                     f"{_text(one.task)}: {bias.value:.2f} [{bias.low:.2f}, {bias.high:.2f}]"
                     for one, bias in zip(mine, biases, strict=True)

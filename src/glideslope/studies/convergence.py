@@ -1,9 +1,9 @@
-"""Convergence: does the full gradient vanish with the rate, and does it pay to know the budget? Li et al.'s questions."""
+"""Convergence: does the full gradient vanish with the rate, and does it pay to know the budget? After Li et al."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from glideslope.trials.record import Record
 from glideslope.trials.task import Metric
 from glideslope.trials.trial import Seeds, TrialSpec
 
-LINEAR, STEP, CONSTANT = "linear", "step", "none"
+LINEAR, STEP, CONSTANT = "linear", "step", "constant"
 SCHEDULES = (LINEAR, "cosine", "rex", "exponential", STEP)
 OPTIMIZERS = ("sgdm", "amsgrad", "adam", "rmsprop")
 BUDGETS = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
@@ -36,7 +36,7 @@ FIRST_CYCLE_EPOCHS = 10
 CYCLE_GROWTH = 2.0
 
 POINTS = 16
-"""At so many moments of a watched run, evenly spaced, the full gradient is measured: each costs half an epoch or more."""
+"""At so many moments of a watched run, evenly spaced, the full gradient is measured: each costs about half an epoch."""
 PROBES = ("weight_norm", "full_gradient_norm")
 
 
@@ -64,9 +64,9 @@ class Question(StudyQuestion):
     def __post_init__(self) -> None:
         self._check("schedules")
         require(LINEAR in self.schedules, "schedules", self.schedules, f"{LINEAR!r} among them: others are held to it")
-        require(CONSTANT not in self.schedules, "schedules", self.schedules, f"no {CONSTANT!r}: it is always there")
         for text in self.schedules:
-            parse_schedule(text)
+            moves = parse_schedule(text) != Constant()
+            require(moves, "schedules", text, "a schedule that moves: a constant rate is always there")
 
 
 class Place(NamedTuple):
@@ -105,15 +105,13 @@ class ConvergenceCell:
 
 def cells(question: Question) -> dict[Place, ConvergenceCell]:
     """Every cell of the study; `run_study` calls them to their fixed point."""
-    leading, *adaptive = question.optimizers
+    leading = question.optimizers[0]
     full = question.budgets[-1]
     found: dict[Place, ConvergenceCell] = {}
     for setting in question.settings:
         task = setting.task.name
 
-        def tuned(
-            optimizer: str, schedule: Multiplier, budget: float, setting: Setting = setting
-        ) -> Tuning:
+        def tuned(optimizer: str, schedule: Multiplier, budget: float, setting: Setting = setting) -> Tuning:
             base = setting.trial(optimizer, budget, question.precision)
             candidates = (parse_policy(schedule),)
             return Tuning(base, candidates, question.tuning_seeds, setting.metric.higher_is_better)
@@ -225,10 +223,19 @@ class WatchedRun:
     @property
     def correlation(self) -> float:
         """Pearson's correlation of the full-gradient norm with the rate over the run; NaN if one does not move."""
-        norms, rates = np.array(self.full_gradient_norm), np.array(self.rate)
-        if len(norms) < 3 or not np.isfinite(norms).all() or np.ptp(rates) == 0 or np.ptp(norms) == 0:
-            return math.nan
-        return float(np.corrcoef(norms, rates)[0, 1])
+        return _correlation(self.full_gradient_norm, self.rate)
+
+    @property
+    def correlation_with_time_left(self) -> float:
+        """The same with the share of the budget that is left: what any norm that falls in time has."""
+        return _correlation(self.full_gradient_norm, [1 - share for share in self.progress])
+
+
+def _correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    values = np.array([first, second])
+    if len(first) < 3 or not np.isfinite(values).all() or np.ptp(values, axis=1).min() == 0:
+        return math.nan
+    return float(np.corrcoef(values)[0, 1])
 
 
 def normalised(score: float, full: float, metric: Metric) -> float:

@@ -151,7 +151,7 @@ class Estimation:
             for leg, budget, look in course.read:
                 value = _read(record, look, split)
                 found.append(Point(leg, budget, {self.metric: value}, _pace(record) * budget))
-        return found
+        return sorted(found, key=lambda point: (point.leg, point.budget))  # as they are read in one loop
 
     def curve(self, records: Mapping[str, Record], split: str, may_fall_back: bool = True) -> Curve:
         """The estimator's curve of the metric."""
