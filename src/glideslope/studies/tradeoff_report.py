@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from glideslope.core.curve import Curve, price_of_separate
+import plotly.graph_objects as go
+
+from glideslope.core.curve import Axis, Curve, frontier, price_of_separate
 from glideslope.core.estimators import Separate
 from glideslope.core.spec import parse_estimator
+from glideslope.report import figures
 from glideslope.report.document import Document
-from glideslope.report.fidelity import Fidelity, fidelity, pooled
-from glideslope.report.page import Provenance, Section
+from glideslope.report.fidelity import CurveResult, Fidelity, fidelity, pooled
+from glideslope.report.figures import Style
+from glideslope.report.page import Figure, Provenance, Section
 from glideslope.report.tables import Table
+from glideslope.report.tradeoff_figures import (
+    cost_bars,
+    fidelity_panel,
+    frontier_figure,
+    target_slider,
+    tradeoff_curves,
+)
 from glideslope.report.tradeoff_tables import (
     cost_table,
+    costs,
     coupling,
     coupling_table,
     curve_table,
@@ -22,7 +36,7 @@ from glideslope.report.tradeoff_tables import (
     fidelity_table,
     pooled_table,
 )
-from glideslope.studies.tradeoff import Answer
+from glideslope.studies.tradeoff import Answer, Place
 
 PAGE_TITLE = "What every budget buys"
 
@@ -46,9 +60,10 @@ def document(answer: Answer, provenance: Mapping[str, str], price_per_hour: floa
     reference = question.estimators[0]
     found = _fidelities(answer, reference, directions)
     sections = [
-        Section("Curves", [*_curve_tables(answer, metrics)]),
-        Section("What they cost", _cost_tables(answer, reference)),
-        Section("How far from the separate runs", _fidelity_tables(found)),
+        Section("Curves", [*_curve_tables(answer, metrics), *_curve_figures(answer, directions, price_per_hour)]),
+        *_method_sections(answer, reference, directions, price_per_hour),
+        Section("What they cost", [*_cost_tables(answer, reference), *_cost_figures(answer, reference)]),
+        Section("How far from the separate runs", [*_fidelity_tables(found), *_fidelity_figures(found)]),
         Section("One rate for all budgets", _coupling_tables(answer, metrics, directions)),
         Section("Provenance", [Provenance({**provenance, "seconds of work": f"{answer.seconds:.0f}"})]),
     ]
@@ -67,11 +82,17 @@ def document(answer: Answer, provenance: Mapping[str, str], price_per_hour: floa
 
 
 def _fidelities(answer: Answer, reference: str, directions: Mapping[str, bool]) -> tuple[Fidelity, ...]:
-    tasks = {result.task for result in answer.results if result.estimator == reference}
-    complete = [result for result in answer.results if result.task in tasks]
-    if len({result.estimator for result in complete}) < 2:
-        return ()
-    return fidelity(complete, reference, directions)
+    """Of the problems that have the reference and something to hold against it."""
+    by_problem: dict[tuple[str, str], list[CurveResult]] = {}
+    for result in answer.results:
+        by_problem.setdefault((result.task, result.variant), []).append(result)
+    complete = [
+        result
+        for results in by_problem.values()
+        if {reference} < {result.estimator for result in results}
+        for result in results
+    ]
+    return fidelity(complete, reference, directions) if complete else ()
 
 
 def _curve_tables(answer: Answer, metrics: Mapping[str, str]) -> list[Table]:
@@ -82,6 +103,107 @@ def _curve_tables(answer: Answer, metrics: Mapping[str, str]) -> list[Table]:
         )
         for problem in problems
     ]
+
+
+def _curve_figures(answer: Answer, directions: Mapping[str, bool], price: float | None) -> list[Figure]:
+    looks = figures.styles(list(dict.fromkeys(place.estimator for place in answer.curves)))
+
+    def draw(task: str, variant: str) -> go.Figure:
+        mine = [curve for place, curve in answer.curves.items() if place[:2] == (task, variant)]
+        return tradeoff_curves(mine, looks, _metric(answer, task), directions[task], price)
+
+    problems = dict.fromkeys(place[:2] for place in answer.curves)
+    return [
+        Figure(partial(draw, *problem), f"{problem[0]}, {problem[1]}: mean over seeds with its 90 % interval.")
+        for problem in problems
+    ]
+
+
+def _method_sections(
+    answer: Answer, reference: str, directions: Mapping[str, bool], price: float | None
+) -> list[Section]:
+    """Training methods side by side, by the curves of the reference: where there are several."""
+    blocks: list[Table | Figure] = []
+    for task in dict.fromkeys(place.task for place in answer.curves):
+        mine = [
+            replace(curve, name=place.variant)
+            for place, curve in answer.curves.items()
+            if (place.task, place.estimator) == (task, reference)
+        ]
+        if len(mine) < 2:
+            continue
+        metric, upward = _metric(answer, task), directions[task]
+        looks = figures.styles([curve.name for curve in mine])
+        blocks += [
+            _method_table(answer, task, reference),
+            Figure(
+                partial(target_slider, mine, looks, metric, upward, mine[0].name, price_per_hour=price),
+                f"{task}: the cheapest method to a target, against {mine[0].name}, by the curves of {reference}.",
+            ),
+            Figure(
+                partial(_frontier, mine, looks, metric, upward, price),
+                f"{task}: what can be bought; grey where another method is as cheap and as good.",
+            ),
+        ]
+    return [Section("Training methods", blocks)] if blocks else []
+
+
+def _frontier(
+    curves: Sequence[Curve], looks: Mapping[str, Style], metric: str, upward: bool, price: float | None
+) -> go.Figure:
+    axis: Axis = "updates" if price is None or not all(curve.seconds for curve in curves) else "money"
+    return frontier_figure(frontier(curves, metric, upward, axis, price), looks, metric, upward, axis, price)
+
+
+def _method_table(answer: Answer, task: str, reference: str) -> Table:
+    """What each method costs to reach what the first one reaches with the largest budget, by every estimator."""
+    metric = _metric(answer, task)
+    variants = list(dict.fromkeys(place.variant for place in answer.curves if place.task == task))
+    estimators = list(dict.fromkeys(place.estimator for place in answer.curves if place.task == task))
+    rows = []
+    for estimator in estimators:
+        curves = {variant: answer.curves.get(Place(task, variant, estimator)) for variant in variants}
+        first = curves[variants[0]]
+        if first is None:
+            continue
+        target = first.metrics[metric].values[-1]
+        rows.append(
+            (estimator, f"{target:.4g}", *(_share(curves[variant], metric, target) for variant in variants[1:]))
+        )
+    note = (
+        f"Share of the largest budget that a method needs for the {metric} that {variants[0]} ends with [from its 90 % "
+        f"interval over seeds]. {reference} is what the other rows estimate."
+    )
+    return Table(f"{task}: cost to reach {variants[0]}", ("estimator", metric, *variants[1:]), tuple(rows), note)
+
+
+def _share(curve: Curve | None, metric: str, target: float) -> str:
+    if curve is None:
+        return "-"
+    found, full = curve.cost_to_reach("updates", None, **{metric: target}), curve.updates[-1]
+    if not found.is_known:
+        return "never" if found.low >= full else "at once" if found.high <= curve.updates[0] else "-"
+    return f"{found.value / full:.2f} [{found.low / full:.2f}, {found.high / full:.2f}]"
+
+
+def _metric(answer: Answer, task: str) -> str:
+    return next(s.metric.name for s in answer.question.settings if s.task.name.partition("+")[0] == task)
+
+
+def _cost_figures(answer: Answer, reference: str) -> list[Figure]:
+    tasks = dict.fromkeys(result.task for result in answer.results if result.estimator == reference)
+
+    def draw(task: str) -> go.Figure:
+        return cost_bars(costs([result for result in answer.results if result.task == task], reference))
+
+    return [Figure(partial(draw, task), f"{task}: cost of a whole curve in full runs.") for task in tasks]
+
+
+def _fidelity_figures(found: tuple[Fidelity, ...]) -> list[Figure]:
+    if not found:
+        return []
+    looks = figures.styles(list(dict.fromkeys(one.estimator for one in found)))
+    return [Figure(lambda: fidelity_panel(found, looks), "Bias of each estimator on each task.")]
 
 
 def _cost_tables(answer: Answer, reference: str) -> list[Table]:
@@ -96,16 +218,16 @@ def _fidelity_tables(found: tuple[Fidelity, ...]) -> list[Table]:
 
 
 def _coupling_tables(answer: Answer, metrics: Mapping[str, str], directions: Mapping[str, bool]) -> list[Table]:
-    tables = []
-    for (task, variant), scores in answer.rate_scores.items():
-        shared = next(
-            choice.rate
-            for place, choice in answer.choices.items()
-            if place[:2] == (task, variant) and isinstance(parse_estimator(place.estimator), Separate)
-        )
-        found = coupling(scores, directions[task], shared)
-        tables.append(coupling_table(found, f"{task}, {variant}", metrics[task]))
-    return tables
+    shared = {
+        place[:2]: choice.rate
+        for place, choice in answer.choices.items()
+        if isinstance(parse_estimator(place.estimator), Separate)
+    }
+    return [
+        coupling_table(coupling(scores, directions[task], shared[task, variant]), f"{task}, {variant}", metrics[task])
+        for (task, variant), scores in answer.rate_scores.items()
+        if (task, variant) in shared
+    ]
 
 
 def _notes(answer: Answer) -> list[str]:
