@@ -231,7 +231,8 @@ def _coupling_tables(answer: Answer, metrics: Mapping[str, str], directions: Map
 
 
 def _notes(answer: Answer) -> list[str]:
-    notes = [f"Not finished: {' / '.join(place)}." for place in answer.unfinished]
+    missing = "; ".join(" / ".join(place) for place in answer.unfinished)
+    notes = [f"Not finished: {missing}. Run the same command again."] if missing else []
     notes += [f"Failed: {' / '.join(place)}: {error.strip().splitlines()[-1]}" for place, error in answer.failed]
     edges = [" / ".join(place) for place, choice in answer.choices.items() if choice.at_limit]
     notes += [
