@@ -92,7 +92,7 @@ class TestExactness:
     ):
         spec = make_spec(
             task, schedule, optimizer=optimizer, updates=40, eval_every=6, rate=0.1,
-            probes=("gradient_norm", "weight_norm"),
+            probes=("gradient_norm", "weight_norm", "full_gradient_norm"),
         )  # fmt: skip
         whole = run_trial(spec)
         assert whole.status != "failed"

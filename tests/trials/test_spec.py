@@ -41,6 +41,7 @@ MEASURE_CHANGES = {
     "eval_every": {"eval_every": 5},
     "probe": {"probes": ("gradient_norm",)},
     "other probe": {"probes": ("weight_norm",)},
+    "probe of the validations": {"probes": ("full_gradient_norm",)},
     "looks": {"looks": (Look(3),)},
     "other looks": {"looks": (Look(3, LAWA()),)},
 }

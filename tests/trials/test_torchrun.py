@@ -23,8 +23,8 @@ from glideslope.trials.executors.base import NothingLeft
 from glideslope.trials.record import Record, details
 from glideslope.trials.run import run_trial
 from glideslope.trials.share import Share
+from glideslope.trials.trial import PROBES
 
-PROBES = ("gradient_norm", "weight_norm")
 LONG = {"updates": 40, "eval_every": 6, "probes": PROBES}
 SPECS = {
     "sgdm": make_spec("dense_tasks:Dense", "rex", rate=0.1, **LONG),
@@ -64,7 +64,8 @@ def shared(tmp_path_factory):
 def all_numbers(record):
     series = record.series
     looks = [number for seen in (*record.validation, record.test) for number in (seen.loss, seen.metric)]
-    return [*series.train_loss, *series.rate, *(x for name in PROBES for x in series.probes[name]), *looks]
+    probes = [*series.probes.values(), *record.measured.values()]
+    return [*series.train_loss, *series.rate, *(x for values in probes for x in values), *looks]
 
 
 class TestSameTrial:

@@ -4,7 +4,7 @@ import sys
 
 from glideslope.trials.workers import prepare_workers
 
-VERBS_WITH_WORKERS = ("compare", "tradeoff", "trials")
+VERBS_WITH_WORKERS = ("compare", "tradeoff", "convergence", "trials")
 
 
 def main() -> None:

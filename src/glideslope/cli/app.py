@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from glideslope.cli.compare import compare
+from glideslope.cli.convergence import convergence
 from glideslope.cli.export import export
 from glideslope.cli.find_lr import find_lr
 from glideslope.cli.rank import rank
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (compare, tradeoff, find_lr, report, rank, show, tasks, trials, export):
+for verb in (compare, tradeoff, convergence, find_lr, report, rank, show, tasks, trials, export):
     app.command()(verb)
 
 

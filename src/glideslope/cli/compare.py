@@ -70,7 +70,7 @@ def compare(
     if delays is not None and schedules is not None:
         raise ValueError("--delays names its own schedules; leave --schedules out.")
     names = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
-    shares = tuple(sorted(_share(text) for text in split_texts(budgets))) if budgets is not None else None
+    shares = tuple(sorted(read_share(text) for text in split_texts(budgets))) if budgets is not None else None
     question: study.Question | sampling.Question
     if sampling_rates:
         chosen = split_texts("sgdm" if optimizers is None else optimizers)
@@ -85,7 +85,7 @@ def compare(
     else:
         chosen = split_texts("sgdm,adam" if optimizers is None else optimizers)
         if delays is not None:
-            shares_of_delay = [_share(text) for text in split_texts(delays)]
+            shares_of_delay = [read_share(text) for text in split_texts(delays)]
             rows = ("linear", *(f"delayed_linear({share:g})" for share in shares_of_delay), "rex")
             uncounted: tuple[str, ...] = ()
         elif schedules is not None:
@@ -136,7 +136,7 @@ def _settings(names: tuple[str, ...], optimizers: tuple[str, ...]) -> tuple[Sett
     return tuple(Setting.of(name, optimizers) for name in names)
 
 
-def _share(text: str) -> float:
+def read_share(text: str) -> float:
     """A share of the maximum: "5%" or 0.05."""
     try:
         share = float(text[:-1]) / 100 if text.endswith("%") else float(text)

@@ -38,7 +38,9 @@ EXPORTED: Mapping[str, Column] = {
 SERIES_COLUMNS: Mapping[str, Column] = {
     "trial_id": Column("TEXT", "identity of the trial"),
     "series": Column("TEXT", "train_loss, rate, a probe's name, validation_loss, validation_metric or gain"),
-    "update": Column("INTEGER", "train_loss, rate and probes: of this update, from 0; the others: after so many"),
+    "update": Column(
+        "INTEGER", "train_loss, rate and norms but the full one: of this update, from 0; the others: after so many"
+    ),
     "value": Column("REAL", "a gain is given where a controller changed it; it is 1 before"),
 }
 """Column of an export with --series → type and meaning: one row per number that was recorded."""
@@ -141,5 +143,8 @@ def _numbers(record: Record) -> Iterator[tuple[str, str, int, float]]:
     for look in record.validation:
         yield record.trial_id, "validation_loss", look.update, look.loss
         yield record.trial_id, "validation_metric", look.update, look.metric
+    for name, values in record.measured.items():
+        for look, value in zip(record.validation, values, strict=True):
+            yield record.trial_id, name, look.update, value
     for update, gain, _ in record.decisions:
         yield record.trial_id, "gain", update, gain

@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
+from glideslope.cli.convergence import document_of
 from glideslope.cli.tradeoff import parse_price
-from glideslope.studies import compare, compare_report, sampling, sampling_report, tradeoff, tradeoff_report
+from glideslope.studies import (
+    compare,
+    compare_report,
+    convergence,
+    sampling,
+    sampling_report,
+    tradeoff,
+    tradeoff_report,
+)
 from glideslope.trials.shelf import StoreView
 
 
@@ -26,6 +35,9 @@ def report(
     with StoreView(folder) as store:
         asked = store.last_question()
         records = store.summaries()
+        if asked.kind == "convergence":
+            watched = document_of(convergence.Question.from_json(asked.question), records, store, asked.provenance)
+            return show_document(watched, as_json, html)
     if asked.kind == "tradeoff":
         curves = tradeoff.answer(tradeoff.Question.from_json(asked.question), records)
         document = tradeoff_report.document(curves, asked.provenance, parse_price(price))

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -28,6 +28,8 @@ ID_LENGTH = 10
 SCHEDULE_WIDTH = 40
 NEWEST = 50
 MOST_LOOKS = 12
+
+T = TypeVar("T")
 
 
 def trials(
@@ -165,10 +167,12 @@ def _described(spec: TrialSpec, record: Record) -> str:
     if record.series.updates:
         parts.append(_series(record).to_text())
     if record.validation:
-        looks = _spread(record.validation, MOST_LOOKS)
-        rows = tuple((str(look.update), f"{look.loss:.6g}", f"{look.metric:.6g}") for look in looks)
+        columns = [[look.update for look in record.validation], [look.loss for look in record.validation]]
+        columns += [[look.metric for look in record.validation], *map(list, record.measured.values())]
+        looks = _spread(list(zip(*columns, strict=True)), MOST_LOOKS)
+        rows = tuple((str(update), *(f"{number:.6g}" for number in numbers)) for update, *numbers in looks)
         note = "" if len(looks) == len(record.validation) else f"{len(looks)} of {len(record.validation)}."
-        parts.append(Table("Validation", ("updates", "loss", "metric"), rows, note).to_text())
+        parts.append(Table("Validation", ("updates", "loss", "metric", *record.measured), rows, note).to_text())
     if record.decisions:
         rows = tuple((str(update), f"{gain:.3g}", reason) for update, gain, reason in record.decisions)
         parts.append(Table("Decisions of the controller", ("updates", "gain", "reason"), rows).to_text())
@@ -198,7 +202,7 @@ def _extremes(values: Sequence[float]) -> tuple[float, float]:
     return (min(finite), max(finite)) if finite else (math.nan, math.nan)
 
 
-def _spread(looks: Sequence[Evaluation], number: int) -> Sequence[Evaluation]:
+def _spread(looks: Sequence[T], number: int) -> Sequence[T]:
     """So many of them, evenly, the last one among them."""
     if len(looks) <= number:
         return looks

@@ -27,7 +27,7 @@ SCHEDULES = (LINEAR, "cosine", "rex", "exponential", STEP)
 OPTIMIZERS = ("sgdm", "amsgrad", "adam", "rmsprop")
 BUDGETS = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 
-AWARE, TRUNCATED, RETUNED = "aware", "truncated", "truncated, retuned"
+AWARE, TRUNCATED, RETUNED = "aware", "truncated", "retuned"
 """Forms of a schedule: stretched over the budget; the run of the full budget, stopped early; the same at a rate that
 was tuned for the early stop, which tells what is due to the schedule from what is due to the rate."""
 

@@ -23,6 +23,7 @@ from glideslope.studies.convergence import (
     AWARE,
     CONSTANT,
     LINEAR,
+    POINTS,
     RETUNED,
     SGDR,
     SGDR_R1,
@@ -39,6 +40,7 @@ from glideslope.studies.setting import Setting
 TITLE = "Budgeted convergence"
 CONFIDENCE = 0.95
 SHAPE_POINTS = 401
+_TIME_LEFT = "constant, with the time left"
 SMOOTHED = 9
 """The training loss of single batches is drawn as a running mean of so many recorded updates."""
 
@@ -92,11 +94,15 @@ class Differences:
         return Differences(self.estimates, not self.higher_is_better).better(name)
 
     def verdict(self, name: str) -> str:
-        """Where a line is better and where worse, in words."""
+        """Where a line is better and where worse, in words, with the differences."""
         if not any(line == name for line, _ in self.estimates):
             return "nothing can be said"
         sides = (("better", self.better(name)), ("worse", self.worse(name)))
-        said = [f"{word} at {_listed(map(percent, budgets))}" for word, budgets in sides if budgets]
+        said = [
+            f"{word} at {_listed(f'{percent(at)} ({_shown(self.estimates[name, at])})' for at in budgets)}"
+            for word, budgets in sides
+            if budgets
+        ]
         return " and ".join(said) if said else "not told apart at any budget"
 
 
@@ -113,7 +119,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
             [
                 "‖g*‖ is the norm of the gradient of the training loss over the whole training set, in evaluation mode "
                 "and at fixed draws of augmentation and noise: a function of the weights alone. It is measured at "
-                "16 moments of every run at most, of which the last is the end. Figures 3, 5 and D of the paper.",
+                f"{POINTS} moments of a run at most, of which the last is the end. Figures 3, 5 and D of the paper.",
                 *(block for part in parts for block in part.gradients()),
             ],
         ),
@@ -134,7 +140,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
         *_optional(
             "Knowing the budget",
             "Figure 1 of the paper. Aware: the schedule is stretched over each budget, its rate tuned there. "
-            "Truncated: the very run of the full budget, stopped early. Truncated, retuned: the same schedule at "
+            "Truncated: the very run of the full budget, stopped early. Retuned: the truncated schedule at "
             "a rate tuned for the early stop. The difference that is left between aware and retuned is due to the "
             "schedule alone.",
             [block for part in parts for block in part.forms()],
@@ -179,9 +185,9 @@ def _lead(answer: Answer) -> str:
     question = answer.question
     return (
         f"{', '.join(setting.task.name for setting in question.settings)}: {answer.num_trials} trials, "
-        f"{answer.num_updates:,} updates. Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) by "
-        f"validation, reported on {question.num_seeds} fresh seed(s) and the test split at the last step. Intervals of "
-        f"differences hold with 95 % for all entries of their table at once.{question.caution}"
+        f"{answer.num_updates:,} updates. Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) "
+        f"by validation, reported on {question.num_seeds} fresh seed(s) and the test split at the last step. Intervals "
+        f"of differences hold with 95 % for all entries of their table at once.{question.caution}"
     )
 
 
@@ -271,7 +277,7 @@ class _Part:
 
     @cached_property
     def step_to_linear(self) -> Differences:
-        return Differences.of(self._scores(self._pair), {STEP: LINEAR}, self.higher)
+        return Differences.of(self._scores(self.schedules), {STEP: LINEAR}, self.higher)
 
     @property
     def _pair(self) -> dict[str, Line]:
@@ -284,9 +290,9 @@ class _Part:
         found = [self._vanishing(), self._correlating()]
         if self.adaptives:
             verdicts = [f"{name}: {self.to_linear.verdict(name)}" for name in self.adaptives]
-            found.append(f"against {self.leading} under the linear schedule, {'; '.join(verdicts)}.")
+            found.append(f"against {self.leading} under the linear schedule ({self.metric}), {'; '.join(verdicts)}.")
         verdicts = [f"{name}: {self.to_sgdr.verdict(name)}" for name in (SGDR_R1, SGDR_R2, LINEAR)]
-        found.append(f"against SGDR with its first cycle of 10 epochs, {'; '.join(verdicts)}.")
+        found.append(f"against SGDR with its first cycle of 10 epochs ({self.metric}), {'; '.join(verdicts)}.")
         if len(self.budgets) > 1:
             for form in (TRUNCATED, RETUNED):
                 lines = [_form(name, form) for name in self.answer.question.schedules]
@@ -298,7 +304,7 @@ class _Part:
                     f"{better}, not told apart in {pairs - worse - better}."
                 )
         if len(self._pair) > 1:
-            found.append(f"step against linear on the test split: {self.step_to_linear.verdict(STEP)}.")
+            found.append(f"step against linear ({self.metric}): {self.step_to_linear.verdict(STEP)}.")
         return [f"{self.task}: {line}" for line in found if line]
 
     def _vanishing(self) -> str:
@@ -309,23 +315,41 @@ class _Part:
         if not ends:
             return ""
         ratios = self.end_ratios
+        multiples = [
+            f"{_shown(_powers(ratios.estimates[name, self.full]))} {_under(name)}"
+            for name in self.answer.question.schedules
+            if (name, self.full) in ratios.estimates
+        ]
+        if not multiples:
+            return f"at {percent(self.full)}, ‖g*‖ ends at this share of the largest measured in its run: {ends}."
         below = sum(len(ratios.better(name)) for name in self.answer.question.schedules)
         above = sum(len(ratios.worse(name)) for name in self.answer.question.schedules)
         return (
-            f"at {percent(self.full)}, ‖g*‖ ends at this share of the largest measured in its run: {ends}. Where the "
-            f"rate falls, it ends below that of a constant rate in {below} of {len(ratios.estimates)} pairs of schedule "
-            f"and budget, above in {above}."
+            f"at {percent(self.full)}, ‖g*‖ ends at this share of the largest measured in its run: {ends}. As a "
+            f"multiple of where it ends at a constant rate that is {', '.join(multiples)}. Over all budgets it ends "
+            f"below the constant rate's in {below} of {len(ratios.estimates)} pairs of schedule and budget, above in "
+            f"{above}."
         )
 
     def _correlating(self) -> str:
-        lines = self._seen({name: self.schedules[name] for name in self.answer.question.schedules}, _correlation)
+        lines = self._correlations()
         known = {
             name: [float(np.mean(row)) for row in by_budget.values() if np.isfinite(row).all()]
             for name, by_budget in lines.items()
         }
-        said = [f"{name} {_span(values)}" for name, values in known.items() if values]
-        return (
-            f"correlation of ‖g*‖ with the rate during a run, from budget to budget: {', '.join(said)}." if said else ""
+        said = [f"{name} {_span(values)}" for name, values in known.items() if values and name != _TIME_LEFT]
+        if not said:
+            return ""
+        still = known.get(_TIME_LEFT, ())
+        control = f" At a constant rate, with the time that is left: {_span(still)}." if still else ""
+        return f"correlation of ‖g*‖ with the rate during a run, from budget to budget: {', '.join(said)}.{control}"
+
+    def _correlations(self) -> dict[str, dict[float, Sequence[float]]]:
+        """Of ‖g*‖ with the rate; at a constant rate, to compare, with the time that is left."""
+        moving = {name: line for name, line in self.schedules.items() if name != CONSTANT}
+        still = {_TIME_LEFT: self.schedules[CONSTANT]}
+        return self._seen(moving, lambda run: run.correlation) | self._seen(
+            still, lambda run: run.correlation_with_time_left
         )
 
     # -------------------------------------------------------- tables and figures
@@ -333,7 +357,6 @@ class _Part:
     def gradients(self) -> list[Block]:
         watched = {**self.schedules, **self.adaptives}
         lines = self._seen(watched, lambda run: run.end_over_largest)
-        correlations = self._seen({name: self.schedules[name] for name in self.answer.question.schedules}, _correlation)
         weights = self._seen(watched, lambda run: run.weight_norm[-1])
         ratios = {pair: _powers(estimate) for pair, estimate in self.end_ratios.estimates.items()}
         note = f"Mean ± std over {self.answer.question.num_seeds} seeds."
@@ -342,9 +365,14 @@ class _Part:
             self._differences(
                 "last ‖g*‖ as a multiple of that at a constant rate, same budget",
                 ratios,
+                "the schedules",
                 "Geometric mean [interval], paired by seed; t-intervals of logarithms.",
             ),
-            self._table("correlation of ‖g*‖ with the rate, over a run", correlations, f"Pearson's. {note}"),
+            self._table(
+                "correlation of ‖g*‖ with the rate, over a run",
+                self._correlations(),
+                f"Pearson's. {note} What falls in time goes with any rate that does: the last line says how much.",
+            ),
             self._table("last ‖w‖", weights, note),
             Figure(
                 self._courses,
@@ -361,8 +389,8 @@ class _Part:
             self._table(f"{self.metric} at the last step", self._scores(lines), self.note, lines),
             self._differences(f"difference to {self.leading}, linear", self.to_linear.estimates),
             Figure(
-                lambda: figures.over_budgets({self.task: self._bands(lines)}, looks, self.metric),
-                f"{self.task}: mean ± std over seeds.",
+                lambda: figures.over_budgets({"": self._bands(lines)}, looks, self.metric),
+                f"{self.task}: {self.metric} at the last step; mean ± std over seeds.",
             ),
             Figure(
                 lambda: figures.lines_over_run(self._norms(lines), looks, ("‖g*‖",)),
@@ -381,8 +409,8 @@ class _Part:
                 f"{self.task}, {percent(self.full)}: what lands on the budget, and what is cut off.",
             ),
             Figure(
-                lambda: figures.over_budgets({self.task: self._bands(lines)}, looks, self.metric),
-                f"{self.task}: mean ± std over seeds.",
+                lambda: figures.over_budgets({"": self._bands(lines)}, looks, self.metric),
+                f"{self.task}: {self.metric} at the last step; mean ± std over seeds.",
             ),
         ]
 
@@ -434,7 +462,7 @@ class _Part:
                 f"Mean of the last {SMOOTHED} recorded batches; mean ± std over seeds.",
             ),
             self._table(f"{self.metric} at the last step", self._scores(self._pair), self.note, self._pair),
-            self._differences("step minus linear", self.step_to_linear.estimates),
+            self._differences("step minus linear", self.step_to_linear.estimates, "all schedules"),
             Figure(
                 lambda: figures.lines_over_run(self._norms(self._pair), looks, ("‖g*‖",)),
                 f"{self.task}, {percent(self.full)}: training loss (running mean) and ‖g*‖; mean and range over seeds.",
@@ -447,7 +475,7 @@ class _Part:
         for place, rate in self.answer.rates.items():
             if place.task == self.task:
                 mark = "†" if place in self.answer.at_limit else ""
-                rows.setdefault(_words(place)[1:-1], {})[place.budget] = f"{rate:.3g}{mark}"
+                rows.setdefault(_words(place)[1:-1], {})[place.budget] = f"{rate:.2g}{mark}"
         body = tuple(
             (", ".join(words), *(by_budget.get(budget, EMPTY) for budget in self.budgets))
             for words, by_budget in rows.items()
@@ -478,7 +506,7 @@ class _Part:
         note: str,
         lines: Mapping[str, Line] | None = None,
     ) -> Table:
-        """Means over seeds: a row per line, a column per budget. Where `lines` are given, rates at limits are marked."""
+        """Means over seeds: a row per line, a column per budget. With `lines` given, rates at limits are marked."""
 
         def entry(name: str, budget: float) -> Entry:
             if budget not in values[name]:
@@ -491,7 +519,13 @@ class _Part:
         notes = "".join(f" {FLAGS[flag][0]} {FLAGS[flag][1]}." for flag in sorted(flags))
         return Table(f"{self.task}: {title}", ("", *map(percent, self.budgets)), rows, f"{note}{notes}")
 
-    def _differences(self, title: str, estimates: Mapping[tuple[str, float], Estimate], how: str = "") -> Block:
+    def _differences(
+        self,
+        title: str,
+        estimates: Mapping[tuple[str, float], Estimate],
+        pooled: str = "the lines of the table above",
+        how: str = "Mean difference [interval], paired by seed; t-intervals.",
+    ) -> Block:
         if not estimates:
             return f"{self.task}: no {title}. It takes two reporting seeds or more, none of which diverged."
         names = list(dict.fromkeys(name for name, _ in estimates))
@@ -499,9 +533,8 @@ class _Part:
         rows: tuple[tuple[Entry, ...], ...] = tuple(
             (name, *(estimates.get((name, budget), EMPTY) for budget in budgets)) for name in names
         )
-        how = how or "Mean difference [interval], paired by seed; t-intervals."
         note = (
-            f"{how} The variance is pooled over the lines at a budget; the {len(estimates)} intervals hold with 95 % "
+            f"{how} The variance at a budget is pooled over {pooled}; the {len(estimates)} intervals hold with 95 % "
             "all at once (Bonferroni)."
         )
         return Table(f"{self.task}: {title}", ("", *map(percent, budgets)), rows, note)
@@ -565,8 +598,13 @@ def _under(schedule: str) -> str:
     return "at a constant rate" if schedule == CONSTANT else f"under {schedule}"
 
 
-def _correlation(run: WatchedRun) -> float:
-    return run.correlation
+def _shown(estimate: Estimate) -> str:
+    """An estimate as text.
+
+    >>> _shown(Estimate(3.04159, 0.12, 5.8))
+    '3.04 [0.12, 5.8]'
+    """
+    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -172,7 +172,8 @@ def _method_table(answer: Answer, task: str, reference: str) -> Table:
         )
     note = (
         f"Share of the largest budget that a method needs for the {metric} that {variants[0]} ends with [from its 90 % "
-        f"interval over seeds]. {reference} is what the other rows estimate."
+        f"interval over seeds]; outside: its curve ends before, or begins beyond. {reference} is what the other rows "
+        "estimate."
     )
     return Table(f"{task}: cost to reach {variants[0]}", ("estimator", metric, *variants[1:]), tuple(rows), note)
 
@@ -182,7 +183,11 @@ def _share(curve: Curve | None, metric: str, target: float) -> str:
         return "-"
     found, full = curve.cost_to_reach("updates", None, **{metric: target}), curve.updates[-1]
     if not found.is_known:
-        return "never" if found.low >= full else "at once" if found.high <= curve.updates[0] else "-"
+        bounds = (
+            math.isnan(found.low) or f"{found.low / full:.2f}",
+            math.isnan(found.high) or f"{found.high / full:.2f}",
+        )
+        return "-" if True in bounds else f"outside [{bounds[0]}, {bounds[1]}]"
     return f"{found.value / full:.2f} [{found.low / full:.2f}, {found.high / full:.2f}]"
 
 

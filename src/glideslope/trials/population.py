@@ -23,10 +23,11 @@ from glideslope.trials.batched.choice import PROBES, choose_program
 from glideslope.trials.batched.optimizers import Columns, FlatForm, flat_form
 from glideslope.trials.batched.plans import MemberPlans
 from glideslope.trials.batched.programs import Program, member_bytes
+from glideslope.trials.full_gradient import EPOCH, parts
 from glideslope.trials.looks import AveragesOnTheWay
 from glideslope.trials.lookup import task_splits
 from glideslope.trials.optimizers import OptimizerSpec
-from glideslope.trials.randomness import Stream
+from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Evaluation, Reading, Record
 from glideslope.trials.run import (
     EVALUATION_BATCH,
@@ -188,7 +189,7 @@ class _Population:
         if form is None:
             raise ValueError(f"{specs[0].optimizer} has no flat form")
         self.task, self.specs = task, specs
-        self.runs = [Run(probes={name: [] for name in spec.probes}) for spec in specs]
+        self.runs = [Run.of(spec) for spec in specs]
         models = {seed: task.model(seed) for seed in dict.fromkeys(spec.seeds.init for spec in specs)}
         self.program = way(task, [models[spec.seeds.init] for spec in specs])
         self.optimizer = form.kind(self.program.weights, form.flags)
@@ -251,7 +252,7 @@ class _Population:
             if name in ("lr", "momentum") or block.any()
         }
         losses = torch.empty(stop - start, len(self.members), dtype=kind)
-        probes: dict[str, list[Tensor]] = {name: [] for name in self.specs[0].probes}
+        probes: dict[str, list[Tensor]] = {name: [] for name in self.runs[0].probes}
         for update in range(start, stop):
             loss, gradient = self.program.gradient(*self.data.batch(update, self.active))
             losses[update - start] = loss
@@ -324,6 +325,7 @@ class _Population:
         seen: dict[int, Evaluation] = {}
         if everyone:
             seen = self._evaluate(splits.validation, done)
+            self._measure()
         if ending:
             whole, self.active = self.active, torch.tensor(ending)
             places = torch.tensor([place for place, member in enumerate(self.members) if member in set(ending)])
@@ -331,6 +333,7 @@ class _Population:
             self.program.template.eval()
             if not everyone:
                 seen = self._evaluate(splits.validation, done)
+                self._measure()
             tested = self._evaluate(splits.test, done)
             self.active = whole
             self.program.bind(self.active, self.optimizer.weights)
@@ -361,6 +364,26 @@ class _Population:
         self.gains[member] = decision.gain
         if decision.gain != gain:
             self.runs[member].decisions.append((done, float(decision.gain), decision.reason))
+
+    def _measure(self) -> None:
+        """What the validations measure, for all members that the program is bound to, as `full_gradient_norm` does."""
+        if "full_gradient_norm" not in self.runs[0].measured:
+            return
+        count, train = len(self.data.train[0]), self.data.train
+        orders = self.data.order_of[self.active]
+        epochs = [
+            self.task.augmentation(generator(seed, Stream.AUGMENTATION, EPOCH), count) for seed in self.data.orders
+        ]
+        total = torch.zeros_like(self.program.weights, dtype=torch.float64)
+        for part, rows in parts(count):
+            size = rows.stop - rows.start
+            batch = tuple(tensor[rows].expand(len(orders), *tensor[rows].shape).contiguous() for tensor in train)
+            draws = {name: np.stack([epoch[name][rows] for epoch in epochs]) for name in epochs[0]}
+            noise = {name: torch.from_numpy(values)[orders] for name, values in draws.items()}
+            noise |= self.data.noise(Stream.EVALUATION, part, size, self.active)
+            total += self.program.gradient(batch, noise)[1].double() * (size / count)
+        for member, norm in zip(self.active.tolist(), _norms(total).tolist(), strict=True):
+            self.runs[member].measured["full_gradient_norm"].append(norm)
 
     @torch.no_grad()
     def _evaluate(self, split: Batch, done: int) -> dict[int, Evaluation]:

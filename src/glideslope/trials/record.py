@@ -73,6 +73,7 @@ class Record:
         versions: of the libraries that computed it.
         error: traceback of a failed trial, else "".
         readings: of the spec's looks, in their order, as far as the trial got.
+        measured: probe → its value at every evaluation of `validation`.
     """
 
     trial_id: str
@@ -87,6 +88,7 @@ class Record:
     versions: Mapping[str, str]
     error: str = ""
     readings: tuple[Reading, ...] = ()
+    measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -101,11 +103,11 @@ class Record:
 
     @property
     def summary(self) -> Record:
-        """This record without its series, its decisions and all validations but the last.
+        """This record without its series, its decisions, what was measured and all validations but the last.
 
         A hundredth of the memory, and everything that planning and reports read.
         """
-        return replace(self, series=Series((), (), ()), validation=self.validation[-1:], decisions=())
+        return replace(self, series=Series((), (), ()), validation=self.validation[-1:], decisions=(), measured={})
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only; NaN and inf become "nan", "inf", "-inf"."""
@@ -117,7 +119,7 @@ class Record:
                 "updates": list(self.series.updates),
                 "train_loss": _floats_to_json(self.series.train_loss),
                 "rate": _floats_to_json(self.series.rate),
-                "probes": {name: _floats_to_json(values) for name, values in self.series.probes.items()},
+                "probes": _by_probe_to_json(self.series.probes),
             },
             "validation": [_evaluation_to_json(item) for item in self.validation],
             "test": None if self.test is None else _evaluation_to_json(self.test),
@@ -127,6 +129,7 @@ class Record:
             "versions": dict(self.versions),
             "error": self.error,
             **({"readings": readings_to_json(self.readings)} if self.readings else {}),
+            **({"measured": _by_probe_to_json(self.measured)} if self.measured else {}),
         }
 
     @classmethod
@@ -141,7 +144,7 @@ class Record:
                 updates=tuple(series["updates"]),
                 train_loss=_floats_from_json(series["train_loss"]),
                 rate=_floats_from_json(series["rate"]),
-                probes={name: _floats_from_json(values) for name, values in series["probes"].items()},
+                probes=_by_probe_from_json(series["probes"]),
             ),
             validation=tuple(_evaluation_from_json(item) for item in data["validation"]),
             test=None if data["test"] is None else _evaluation_from_json(data["test"]),
@@ -151,6 +154,7 @@ class Record:
             versions=data["versions"],
             error=data["error"],
             readings=readings_from_json(data.get("readings", ())),
+            measured=_by_probe_from_json(data.get("measured", {})),
         )
 
 
@@ -180,6 +184,14 @@ def _evaluation_to_json(evaluation: Evaluation) -> list[Any]:
 
 def _evaluation_from_json(data: list[Any]) -> Evaluation:
     return Evaluation(data[0], *_floats_from_json(data[1:]))
+
+
+def _by_probe_to_json(probes: Mapping[str, tuple[float, ...]]) -> dict[str, list[float | str]]:
+    return {name: _floats_to_json(values) for name, values in probes.items()}
+
+
+def _by_probe_from_json(data: Mapping[str, list[float | str]]) -> dict[str, tuple[float, ...]]:
+    return {name: _floats_from_json(values) for name, values in data.items()}
 
 
 def _floats_to_json(values: tuple[float, ...]) -> list[float | str]:

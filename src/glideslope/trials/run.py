@@ -27,12 +27,13 @@ from glideslope.torch.distributed import RankLost
 from glideslope.torch.scheduler import BudgetScheduler
 from glideslope.trials.arithmetic import ARITHMETICS, FLOAT32, Arithmetic
 from glideslope.trials.checkpoint import Checkpoints, Training, Unusable
+from glideslope.trials.full_gradient import full_gradient_norm
 from glideslope.trials.looks import AveragesOnTheWay, Look
 from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
 from glideslope.trials.task import Batch, Task
-from glideslope.trials.trial import Seeds, TrialSpec
+from glideslope.trials.trial import VALIDATION_PROBES, Seeds, TrialSpec
 
 SERIES_LENGTH = 256
 """At most about this many updates are recorded; longer runs keep every 2nd, 3rd, … one, and the last."""
@@ -61,7 +62,7 @@ def run_trial(spec: TrialSpec, checkpoints: Checkpoints | None = None, arithmeti
         RankLost: another process of the same trial has ended; what happened is for it to say.
     """
     arithmetic = arithmetic or ARITHMETICS[spec.precision]
-    run = Run()
+    run = Run.of(spec)
     with one_thread():
         try:
             _train(spec, run, checkpoints, arithmetic)
@@ -110,6 +111,15 @@ class Run:
     decisions: list[tuple[int, float, str]] = field(default_factory=list)
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    measured: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: TrialSpec) -> Run:
+        """Before the first update, with a place for every probe."""
+        by_kind: tuple[dict[str, list[float]], ...] = ({}, {})
+        for name in spec.probes:
+            by_kind[name in VALIDATION_PROBES][name] = []
+        return cls(probes=by_kind[0], measured=by_kind[1])
 
     def record(self, spec: TrialSpec, path: dict[str, Any]) -> Record:
         """What the trial leaves behind."""
@@ -131,6 +141,7 @@ class Run:
             versions=library_versions(),
             error=self.error,
             readings=tuple(self.readings),
+            measured={name: tuple(values) for name, values in self.measured.items()},
         )
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
@@ -142,6 +153,7 @@ class Run:
         self.probes = {name: list(values) for name, values in record.series.probes.items()}
         self.validation, self.decisions = list(record.validation), list(record.decisions)
         self.readings = list(record.readings)
+        self.measured = {name: list(values) for name, values in record.measured.items()}
         self.training_seconds, self.evaluation_seconds = record.cost.training_seconds, record.cost.evaluation_seconds
 
 
@@ -176,7 +188,6 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
 
 def _begin(spec: TrialSpec, task: Task, run: Run, checkpoints: Checkpoints | None, arithmetic: Arithmetic) -> Training:
     """From the last checkpoint, or from the beginning."""
-    run.probes = {name: [] for name in spec.probes}
     training = _build(spec, task, arithmetic)
     if checkpoints is None or not checkpoints.path(spec.trial_id).exists():
         return training
@@ -232,8 +243,8 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             run.updates.append(update)
             run.losses.append(loss)
             run.rates.append(rate)
-            for name in spec.probes:
-                run.probes[name].append(_norm(parameters, gradient=name == "gradient_norm"))
+            for name, values in run.probes.items():
+                values.append(_norm(parameters, gradient=name == "gradient_norm"))
         if not math.isfinite(loss):
             run.status = "diverged"
             break
@@ -254,6 +265,9 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             set_training(model, optimizer, False)
             seen = evaluate(task, model, splits.validation, spec.seeds, run.done, arithmetic)
             run.validation.append(seen)
+            if "full_gradient_norm" in run.measured:
+                norm = full_gradient_norm(task, model, optimizer, splits.train, spec.seeds, arithmetic)
+                run.measured["full_gradient_norm"].append(norm)
             if run.done == spec.updates:
                 run.test = evaluate(task, model, splits.test, spec.seeds, run.done, arithmetic)
                 if not (math.isfinite(run.test.loss) and math.isfinite(seen.loss)):

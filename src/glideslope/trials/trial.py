@@ -17,7 +17,11 @@ from glideslope.trials.looks import Look
 from glideslope.trials.optimizers import OptimizerSpec
 
 SCHEMA = 1
-PROBES = ("gradient_norm", "weight_norm")
+UPDATE_PROBES = ("gradient_norm", "weight_norm")
+"""Measured at the recorded updates."""
+VALIDATION_PROBES = ("full_gradient_norm",)
+"""Measured at the validations, for they cost as much as an epoch."""
+PROBES = UPDATE_PROBES + VALIDATION_PROBES
 PRECISIONS = ("float32", "bfloat16")
 """The first is plain PyTorch. The second is autocast: not exact, and slower on processors that have to emulate it."""
 
@@ -64,7 +68,7 @@ class TrialSpec:
         rate: base learning rate, > 0 and finite.
         updates: length of the run and span of its schedule.
         eval_every: updates between validations; the last update is always validated.
-        probes: names from `PROBES`, measured at the recorded updates.
+        probes: names from `PROBES`: of updates where they are recorded, of validations where they take place.
         looks: when and how the model is judged on the way, in order of their updates.
         precision: of the forward pass and the loss, from `PRECISIONS`; weights and optimizer are float32 in all.
     """
