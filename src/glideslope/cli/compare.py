@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from glideslope.cli.execution import make_executor, run
+from glideslope.cli.options import (
+    AsJson,
+    Data,
+    ExecutorName,
+    Html,
+    Out,
+    Ranks,
+    RayAddress,
+    RayResources,
+    Seeds,
+    TuningSeeds,
+    Workers,
+    use_data,
+)
 from glideslope.core.spec import split_texts
 from glideslope.core.value import unknown
 from glideslope.report.document import Document
@@ -27,14 +40,14 @@ def compare(
         list[str] | None,
         typer.Argument(help="Names, or my_package.module:task. Default: mnist1d-mlp digits-autoencoder."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the store; run again to go on.")] = Path("runs/compare"),
+    out: Out = Path("runs/compare"),
     schedules: Annotated[
         str | None, typer.Option(help='Rows, e.g. "rex,rex+warmup(10%),one_cycle". Default: the paper\'s eight.')
     ] = None,
     optimizers: Annotated[str | None, typer.Option(help="E.g. sgdm,adam,schedulefree:SGDScheduleFree.")] = None,
     budgets: Annotated[str | None, typer.Option(help="Shares of the maximum, e.g. 1%,10%,100%.")] = None,
-    seeds: Annotated[int, typer.Option(help="Reporting seeds, on the test split.")] = 3,
-    tuning_seeds: Annotated[int, typer.Option(help="Tuning seeds, on the validation split.")] = 1,
+    seeds: Seeds = 3,
+    tuning_seeds: TuningSeeds = 1,
     sampling_rates: Annotated[
         bool, typer.Option("--sampling", help="The paper's Table 2 instead: profile × sampling rate.")
     ] = False,
@@ -44,27 +57,20 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
+    data: Data = None,
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16: under autocast, not exact; for processors that have it.")
     ] = "float32",
-    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
-    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
-    ] = None,
-    ray_resources: Annotated[
-        str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
-    ] = None,
-    ranks: Annotated[
-        int | None, typer.Option(help="Processes that share each trial of --executor torchrun.", min=1)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    executor: ExecutorName = "population",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    ray_resources: RayResources = None,
+    ranks: Ranks = None,
+    as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Compare schedules over optimizers, budgets and seeds; tune rates honestly; print the tables."""
-    if data is not None:
-        os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
+    use_data(data)
     if sampling_rates and (delays is not None or schedules is not None):
         raise ValueError("--sampling has profiles of its own; leave --schedules and --delays out.")
     if delays is not None and schedules is not None:

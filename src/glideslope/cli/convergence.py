@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,20 @@ import typer
 
 from glideslope.cli.compare import read_share, show_document
 from glideslope.cli.execution import make_executor, run
+from glideslope.cli.options import (
+    AsJson,
+    Data,
+    ExecutorName,
+    Html,
+    Out,
+    Ranks,
+    RayAddress,
+    RayResources,
+    Seeds,
+    TuningSeeds,
+    Workers,
+    use_data,
+)
 from glideslope.core.spec import split_texts
 from glideslope.report.document import Document
 from glideslope.studies import convergence as study
@@ -29,7 +42,7 @@ def convergence(
     tasks: Annotated[
         list[str] | None, typer.Argument(help="Names, or my_package.module:task. Default: mnist1d-mlp.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the store; run again to go on.")] = Path("runs/convergence"),
+    out: Out = Path("runs/convergence"),
     schedules: Annotated[
         str, typer.Option(help="Schedules in all their forms, linear among them; a constant rate is always there.")
     ] = ",".join(study.SCHEDULES),
@@ -39,26 +52,19 @@ def convergence(
     budgets: Annotated[str, typer.Option(help="Shares of the maximum; the last one is the full budget.")] = (
         "1%,5%,10%,25%,50%,100%"
     ),
-    seeds: Annotated[int, typer.Option(help="Reporting seeds, on the test split.")] = 3,
-    tuning_seeds: Annotated[int, typer.Option(help="Tuning seeds, on the validation split.")] = 1,
-    data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
-    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
-    ] = None,
-    ray_resources: Annotated[
-        str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
-    ] = None,
-    ranks: Annotated[
-        int | None, typer.Option(help="Processes that share each trial of --executor torchrun.", min=1)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    seeds: Seeds = 3,
+    tuning_seeds: TuningSeeds = 1,
+    data: Data = None,
+    executor: ExecutorName = "population",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    ray_resources: RayResources = None,
+    ranks: Ranks = None,
+    as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Does the gradient vanish with the rate, and does it pay to know the budget? Figures of Li et al. 2020."""
-    if data is not None:
-        os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
+    use_data(data)
     names, chosen = tuple(dict.fromkeys(tasks or DEFAULT_TASKS)), split_texts(optimizers)
     question = study.Question(
         tuple(Setting.of(name, chosen) for name in names),

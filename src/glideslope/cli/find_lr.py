@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import plotext
 import typer
 
+from glideslope.cli.options import Data, Html
 from glideslope.report import page
 from glideslope.report.page import Figure, Section
 from glideslope.report.tables import Table
@@ -27,8 +27,8 @@ def find_lr(
     spacing: Annotated[str, typer.Option(help="exponential or linear.")] = "exponential",
     accuracy: Annotated[bool, typer.Option(help="Measure the validation accuracy after every update.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, data order and noise.")] = 0,
-    data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    data: Data = None,
+    html: Html = None,
 ) -> None:
     """Raise the learning rate from update to update, watch the loss, and suggest rates with their reasons."""
     if data is not None:

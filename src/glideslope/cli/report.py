@@ -9,6 +9,7 @@ import typer
 
 from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
 from glideslope.cli.convergence import document_of
+from glideslope.cli.options import AsJson, Html, Price
 from glideslope.cli.tradeoff import parse_price
 from glideslope.studies import (
     compare,
@@ -27,9 +28,9 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
-    price: Annotated[str | None, typer.Option(help='Price of the machine, e.g. "2.5/h", for a tradeoff.')] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    price: Price = None,
+    as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Rebuild the report of the study asked last, from the store alone. Unfinished studies show what is there."""
     with StoreView(folder) as store:

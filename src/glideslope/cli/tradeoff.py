@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,20 @@ import typer
 
 from glideslope.cli.compare import show_document
 from glideslope.cli.execution import make_executor, run
+from glideslope.cli.options import (
+    AsJson,
+    Data,
+    ExecutorName,
+    Html,
+    Out,
+    Price,
+    RayAddress,
+    RayResources,
+    Seeds,
+    TuningSeeds,
+    Workers,
+    use_data,
+)
 from glideslope.core.spec import split_texts
 from glideslope.studies import tradeoff as study
 from glideslope.studies import tradeoff_report
@@ -22,7 +35,7 @@ BASELINE = "baseline"
 
 def tradeoff(
     tasks: Annotated[list[str], typer.Argument(help="Names, or my_package.module:task.")],
-    out: Annotated[Path, typer.Option(help="Folder of the store; run again to go on.")] = Path("runs/tradeoff"),
+    out: Out = Path("runs/tradeoff"),
     estimators: Annotated[
         str | None,
         typer.Option(help='E.g. "separate,cyclic,cooldown(0.2)"; the first is what the others are held to.'),
@@ -33,24 +46,19 @@ def tradeoff(
     optimizers: Annotated[str, typer.Option(help="E.g. sgdm,adam.")] = "sgdm",
     budgets: Annotated[int, typer.Option(help="How many, each twice the one before, up to the maximum.", min=2)] = 6,
     maximum: Annotated[float, typer.Option(help="Largest budget as a share of the task's own maximum.")] = 1.0,
-    seeds: Annotated[int, typer.Option(help="Reporting seeds, on the test split.")] = 3,
-    tuning_seeds: Annotated[int, typer.Option(help="Tuning seeds, on the validation split.")] = 1,
-    price: Annotated[str | None, typer.Option(help='Price of the machine, e.g. "2.5/h": costs in money too.')] = None,
-    data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
-    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
-    ] = None,
-    ray_resources: Annotated[
-        str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    seeds: Seeds = 3,
+    tuning_seeds: TuningSeeds = 1,
+    price: Price = None,
+    data: Data = None,
+    executor: ExecutorName = "population",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    ray_resources: RayResources = None,
+    as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Estimate the whole curve of metric against budget, cheaply, and hold it to the separate runs."""
-    if data is not None:
-        os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
+    use_data(data)
     price_per_hour = parse_price(price)
     chosen = split_texts(optimizers)
     names = [task if method == BASELINE else f"{task}+{method}" for task in tasks for method in split_texts(methods)]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from glideslope.cli.execution import make_executor, run
+from glideslope.cli.options import ExecutorName, Ranks
 from glideslope.core.spec import to_text
 from glideslope.report.tables import Table, finite_or_none
 from glideslope.trials.executors import Executor
@@ -51,11 +52,9 @@ def trials(
         ),
     ] = False,
     data: Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA), for --rerun.")] = None,
-    executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
+    executor: ExecutorName = "population",
     workers: Annotated[int | None, typer.Option(help="Worker processes, for --rerun.", min=1)] = None,
-    ranks: Annotated[
-        int | None, typer.Option(help="Processes that share each trial of --executor torchrun.", min=1)
-    ] = None,
+    ranks: Ranks = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the trials of a store, show one (--show ID), or run some again (--status failed --rerun)."""

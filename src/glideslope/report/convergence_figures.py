@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from plotly.colors import find_intermediate_color, hex_to_rgb
 from plotly.subplots import make_subplots
 
-from glideslope.report.figures import Style, _finish, _listed, _text
+from glideslope.report.figures import Style, escaped, finished, listed
 
 LEAST, MIDDLE, MOST = (86, 180, 233), (127, 111, 216), (213, 94, 0)
 """Colours of the smallest budget, of one in the middle, of the largest: blue, violet, vermilion."""
@@ -105,14 +105,14 @@ def over_budgets(
             error = {}
             if np.size(band.low):
                 up, down = np.asarray(band.high) - np.asarray(band.y), np.asarray(band.y) - np.asarray(band.low)
-                error = {"error_y": {"array": _listed(up), "arrayminus": _listed(down), "width": 3, "thickness": 1}}
+                error = {"error_y": {"array": listed(up), "arrayminus": listed(down), "width": 3, "thickness": 1}}
             figure.add_trace(
                 go.Scatter(
-                    x=_listed(band.x),
-                    y=_listed(band.y),
+                    x=listed(band.x),
+                    y=listed(band.y),
                     mode="lines+markers",
-                    name=_text(name),
-                    legendgroup=_text(name),
+                    name=escaped(name),
+                    legendgroup=escaped(name),
                     showlegend=name not in known,
                     line=look,
                     marker={"symbol": looks[name].symbol, "size": 6},
@@ -155,10 +155,10 @@ def lines_over_run(
             _add(figure, band, name, look, 1, column, is_first=name not in known)
             known.add(name)
         axis = _axis_of(list(lines.values()), is_log=quantity in log_panels)
-        figure.update_yaxes(title_text=_text(quantity), **axis, col=column)
+        figure.update_yaxes(title_text=escaped(quantity), **axis, col=column)
     figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", range=[0, 1.02])
     figure.update_xaxes(title_text="share of the budget spent")
-    return _finish(figure, height)
+    return finished(figure, height)
 
 
 def _panels(rows: Sequence[str], columns: Sequence[str]) -> go.Figure:
@@ -166,7 +166,7 @@ def _panels(rows: Sequence[str], columns: Sequence[str]) -> go.Figure:
     figure = make_subplots(
         rows=len(rows),
         cols=len(columns),
-        column_titles=[_text(name) for name in columns],
+        column_titles=[escaped(name) for name in columns],
         horizontal_spacing=0.015,
         vertical_spacing=0.04,
     )
@@ -177,7 +177,7 @@ def _panels(rows: Sequence[str], columns: Sequence[str]) -> go.Figure:
     figure.update_yaxes(showticklabels=False)
     figure.update_yaxes(showticklabels=True, col=1)
     for row, name in enumerate(rows, start=1):
-        figure.update_yaxes(title_text=_text(name), row=row, col=1)
+        figure.update_yaxes(title_text=escaped(name), row=row, col=1)
     return figure
 
 
@@ -229,14 +229,14 @@ def _title_below(figure: go.Figure, text: str) -> None:
 
 def _finished(figure: go.Figure, height: int) -> go.Figure:
     """As every figure, with room for the columns' names above and the legend below."""
-    _finish(figure, height)
+    finished(figure, height)
     return figure.update_layout(margin={"t": 40, "b": 88})
 
 
 def _add(figure: go.Figure, band: Band, name: str, look: dict[str, Any], row: int, column: int, is_first: bool) -> None:
-    group = _text(name)
+    group = escaped(name)
     if np.size(band.low):
-        x, low, high = _listed(band.x), _listed(band.low), _listed(band.high)
+        x, low, high = listed(band.x), listed(band.low), listed(band.high)
         figure.add_trace(
             go.Scatter(
                 x=x + x[::-1],
@@ -253,8 +253,8 @@ def _add(figure: go.Figure, band: Band, name: str, look: dict[str, Any], row: in
             col=column,
         )
     line = go.Scatter(
-        x=_listed(band.x),
-        y=_listed(band.y),
+        x=listed(band.x),
+        y=listed(band.y),
         mode="lines",
         name=group,
         legendgroup=group,

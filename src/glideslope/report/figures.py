@@ -128,11 +128,11 @@ def schedule_shapes(
         for name, curve in curves.items():
             figure.add_trace(
                 go.Scatter(
-                    x=_listed(curve.x),
-                    y=_listed(curve.y),
+                    x=listed(curve.x),
+                    y=listed(curve.y),
                     mode="lines",
-                    name=_text(name),
-                    legendgroup=_text(name),
+                    name=escaped(name),
+                    legendgroup=escaped(name),
                     showlegend=row == 1 or name not in multipliers,
                     line={"color": looks[name].color, "dash": looks[name].dash, "width": 2},
                     hovertemplate="%{y:.4g}",
@@ -140,12 +140,12 @@ def schedule_shapes(
                 row=row,
                 col=1,
             )
-    figure.update_yaxes(title_text=_text(rate_title), rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title_text=escaped(rate_title), rangemode="tozero", row=1, col=1)
     if momenta:
         figure.update_yaxes(title_text="momentum", row=2, col=1)
     figure.update_xaxes(title_text="share of the budget spent", tickformat=".0%", row=rows, col=1)
     figure.update_layout(hovermode="x unified")
-    return _finish(figure, height=560 if momenta else 440)
+    return finished(figure, height=560 if momenta else 440)
 
 
 def rate_sensitivity(
@@ -170,7 +170,7 @@ def rate_sensitivity(
     owners: list[int] = []
     for index, (label, lines) in enumerate(panels.items()):
         upward = is_higher_better(higher_is_better, label)
-        titles.append(_axis(metric, upward))
+        titles.append(axis_title(metric, upward))
         for name, line in lines.items():
             rates, scores = _sorted(line)
             usable = np.isfinite(scores)
@@ -181,10 +181,10 @@ def rate_sensitivity(
                 sizes[best], rings[best] = 12, 2
             figure.add_trace(
                 go.Scatter(
-                    x=_listed(rates),
-                    y=_listed(scores),
+                    x=listed(rates),
+                    y=listed(scores),
                     mode="lines+markers",
-                    name=_text(name),
+                    name=escaped(name),
                     line={"color": looks[name].color, "dash": looks[name].dash, "width": 1.8},
                     marker={
                         "symbol": looks[name].symbol,
@@ -197,7 +197,7 @@ def rate_sensitivity(
             )
             owners.append(index)
     figure.update_xaxes(type="log", title_text="base learning rate", dtick=1, exponentformat="power")
-    return _finish(_choose(figure, list(panels), titles, owners, axis="yaxis"), height=480)
+    return finished(_choose(figure, list(panels), titles, owners, axis="yaxis"), height=480)
 
 
 def rate_range(
@@ -215,7 +215,7 @@ def rate_range(
     figure.add_trace(go.Scatter(**_line(losses, "loss of each update"), line={"color": GREY, "width": 1}), row=1, col=1)
     figure.add_trace(go.Scatter(**_line(smoothed, "smoothed"), line={"color": COLORS[3], "width": 2.5}), row=1, col=1)
     figure.update_yaxes(title_text="training loss", row=1, col=1)
-    finite = [loss for loss in _listed(smoothed.y) if loss is not None]
+    finite = [loss for loss in listed(smoothed.y) if loss is not None]
     if finite:  # single losses at the end of the test would flatten everything else
         low, high = min(finite), max(finite[: max(1, len(finite) * 9 // 10)])
         margin = 0.15 * (high - low or abs(high) or 1.0)
@@ -233,16 +233,16 @@ def rate_range(
             y1=1,
             yref="paper",
             line={"color": COLORS[(0, 2, 5)[index % 3]], "dash": DASHES[1 + index % 3], "width": 2},
-            name=_text(f"{rule}: {rate:.2g}"),
+            name=escaped(f"{rule}: {rate:.2g}"),
             showlegend=True,
         )
     figure.update_xaxes(type="log", dtick=1, exponentformat="power")
     figure.update_xaxes(title_text="learning rate", row=2 if accuracies else 1, col=1)
-    return _finish(figure, height=620 if accuracies else 440)
+    return finished(figure, height=620 if accuracies else 440)
 
 
 def _line(curve: Curve, name: str) -> dict[str, object]:
-    return {"x": _listed(curve.x), "y": _listed(curve.y), "mode": "lines", "name": name, "hovertemplate": "%{y:.4g}"}
+    return {"x": listed(curve.x), "y": listed(curve.y), "mode": "lines", "name": name, "hovertemplate": "%{y:.4g}"}
 
 
 def seed_strips(
@@ -267,12 +267,12 @@ def seed_strips(
     titles: list[str] = []
     owners: list[int] = []
     for index, cell in enumerate(cells):
-        titles.append(_axis(metrics[cell.task], is_higher_better(higher_is_better, cell.task)))
+        titles.append(axis_title(metrics[cell.task], is_higher_better(higher_is_better, cell.task)))
         for name in (name for name in schedules if name in cell.scores):
             scores = cell.values(name)
             finite = scores[np.isfinite(scores)]
             diverged = scores.size - finite.size
-            row = _text(name) + (f" ({diverged} diverged)" if diverged else "")
+            row = escaped(name) + (f" ({diverged} diverged)" if diverged else "")
             seeds = [
                 "no seed" if seed is None else f"seed {seed}"
                 for seed, score in cell.scores[name].items()
@@ -280,7 +280,7 @@ def seed_strips(
             ]
             figure.add_trace(
                 go.Scatter(
-                    x=_listed(finite) if finite.size else [None],
+                    x=listed(finite) if finite.size else [None],
                     y=[row] * max(1, finite.size),
                     text=seeds,
                     mode="markers",
@@ -309,7 +309,7 @@ def seed_strips(
             owners += [index, index]
     figure.update_yaxes(autorange="reversed", type="category", automargin=True)
     labels = [cell.label for cell in cells]
-    return _finish(_choose(figure, labels, titles, owners, axis="xaxis"), height=140 + 34 * max(4, len(schedules)))
+    return finished(_choose(figure, labels, titles, owners, axis="xaxis"), height=140 + 34 * max(4, len(schedules)))
 
 
 def _choose(
@@ -320,11 +320,11 @@ def _choose(
         raise ValueError("there is nothing to draw. Give at least one cell with results.")
     figure.update_layout({axis: {"title": {"text": titles[0]}}})
     if len(labels) == 1:
-        figure.update_layout(title={"text": _text(labels[0]), "font": {"size": 14}})
+        figure.update_layout(title={"text": escaped(labels[0]), "font": {"size": 14}})
         return figure
     buttons = [
         {
-            "label": _text(label),
+            "label": escaped(label),
             "method": "update",
             "args": [{"visible": [owner == index for owner in owners]}, {f"{axis}.title.text": titles[index]}],
         }
@@ -350,7 +350,7 @@ def _choose(
     return figure
 
 
-def _finish(figure: go.Figure, height: int) -> go.Figure:
+def finished(figure: go.Figure, height: int) -> go.Figure:
     """What all figures share. Backgrounds are clear and greys middling: both a light and a dark page can hold them."""
     figure.update_layout(
         template="none",
@@ -367,11 +367,11 @@ def _finish(figure: go.Figure, height: int) -> go.Figure:
     return figure
 
 
-def _axis(metric: str, upward: bool) -> str:
-    return f"{_text(metric or 'score')} ({'higher' if upward else 'lower'} is better)"
+def axis_title(metric: str, upward: bool) -> str:
+    return f"{escaped(metric or 'score')} ({'higher' if upward else 'lower'} is better)"
 
 
-def _text(name: str) -> str:
+def escaped(name: str) -> str:
     """Text for plotly, which reads a small HTML of its own: shown as it is written."""
     return html.escape(name, quote=False)
 
@@ -382,6 +382,6 @@ def _sorted(line: Sensitivity) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return rates[order], scores[order]
 
 
-def _listed(values: ArrayLike) -> list[float | None]:
+def listed(values: ArrayLike) -> list[float | None]:
     """Numbers as plain JSON: what is not finite becomes null, which plotly draws as a gap."""
     return [float(value) if math.isfinite(value) else None for value in np.asarray(values, dtype=np.float64).ravel()]

@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from glideslope.report.fidelity import Fidelity
-from glideslope.report.figures import GREY, Style, _axis, _finish, _listed, _text
+from glideslope.report.figures import GREY, Style, axis_title, escaped, finished, listed
 from glideslope.report.tradeoff_tables import Cost
 
 Axis = Literal["updates", "seconds", "money"]
@@ -108,10 +108,10 @@ def tradeoff_curves(
     for curve, line in zip(curves, drawn["updates"], strict=True):
         _add(figure, curve.name, line, looks[curve.name])
     _cost_axis(figure, "updates", _costs(drawn["updates"]), price_per_hour)
-    figure.update_yaxes(title_text=_axis(metric, higher_is_better))
+    figure.update_yaxes(title_text=axis_title(metric, higher_is_better))
     if len(axes) > 1:
         figure.update_layout(updatemenus=[_buttons(drawn, price_per_hour)])
-    return _finish(figure, height=480)
+    return finished(figure, height=480)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _line(curve: CurveLike, metric: str, axis: Axis, price_per_hour: float | Non
         some = list(run)
         outline_x += [*(p[0] for p in some), *(p[0] for p in reversed(some)), None]
         outline_y += [*(p[3] for p in some), *(p[2] for p in reversed(some)), None]
-    return _Line(_listed(costs), _listed(values), outline_x[:-1], outline_y[:-1])
+    return _Line(listed(costs), listed(values), outline_x[:-1], outline_y[:-1])
 
 
 def _costs(lines: Iterable[_Line]) -> list[float]:
@@ -191,7 +191,7 @@ def _add(figure: go.Figure, name: str, line: _Line, look: Style) -> None:
             fill="toself",
             fillcolor=f"rgba({red}, {green}, {blue}, 0.18)",
             line={"width": 0},
-            legendgroup=_text(name),
+            legendgroup=escaped(name),
             showlegend=False,
             hoverinfo="skip",
         )
@@ -201,8 +201,8 @@ def _add(figure: go.Figure, name: str, line: _Line, look: Style) -> None:
             x=line.x,
             y=line.y,
             mode="lines+markers",
-            name=_text(name),
-            legendgroup=_text(name),
+            name=escaped(name),
+            legendgroup=escaped(name),
             line={"color": look.color, "dash": look.dash, "width": 2},
             marker={"symbol": look.symbol, "size": 7},
             hovertemplate="%{x:.4g}: %{y:.4g}",
@@ -366,8 +366,8 @@ def target_slider(
     )
     figure.update_layout(states[start])
     _cost_axis(figure, axis, _costs(lines), price_per_hour)
-    figure.update_yaxes(title_text=_axis(metric, higher_is_better))
-    _finish(figure, height=600)
+    figure.update_yaxes(title_text=axis_title(metric, higher_is_better))
+    finished(figure, height=600)
     figure.update_layout(margin={"t": 64})
     return figure
 
@@ -390,17 +390,17 @@ def _state(answer: Answer, metric: str, higher_is_better: bool, reference: str, 
 
 
 def _sentence(answer: Answer, metric: str, higher_is_better: bool, reference: str, axis: Axis) -> str:
-    wanted = f"{_text(metric)} {_sign(higher_is_better)} {answer.target:.4g}: "
+    wanted = f"{escaped(metric)} {_sign(higher_is_better)} {answer.target:.4g}: "
     if not answer.curve:
         return wanted + "no curve tells of reaching it"
     unit = "" if axis == "money" else f" {axis}"
     interval = f" [{_number(answer.low)}, {_number(answer.high)}]" if answer.low < answer.high else ""
-    way = f"<b>{_text(answer.curve)}</b><br>{_number(answer.cost)}{unit}{interval}"
+    way = f"<b>{escaped(answer.curve)}</b><br>{_number(answer.cost)}{unit}{interval}"
     if answer.curve == reference:
         return f"{wanted}{way}"
     if not math.isfinite(answer.reference_cost):
-        return f"{wanted}{way}; {_text(reference)} is not known to reach it"
-    return f"{wanted}{way}; saves {100 * answer.saving:.0f} % against {_text(reference)}"
+        return f"{wanted}{way}; {escaped(reference)} is not known to reach it"
+    return f"{wanted}{way}; saves {100 * answer.saving:.0f} % against {escaped(reference)}"
 
 
 def _number(number: float) -> str:
@@ -460,7 +460,7 @@ def frontier_figure(
                     "symbol": [looks[choice.curve].symbol for choice in worse],
                 },
                 name="dominated",
-                text=[_text(choice.curve) for choice in worse],
+                text=[escaped(choice.curve) for choice in worse],
                 hovertemplate="%{text}, %{x:.4g}: %{y:.4g}<extra>dominated</extra>",
             )
         )
@@ -472,13 +472,13 @@ def frontier_figure(
                 y=[choice.value for choice in mine],
                 mode="markers",
                 marker={"color": looks[name].color, "symbol": looks[name].symbol, "size": 11},
-                name=_text(name),
+                name=escaped(name),
                 hovertemplate="%{x:.4g}: %{y:.4g}",
             )
         )
     _cost_axis(figure, axis, [choice.cost for choice in choices], price_per_hour)
-    figure.update_yaxes(title_text=_axis(metric, higher_is_better))
-    return _finish(figure, height=480)
+    figure.update_yaxes(title_text=axis_title(metric, higher_is_better))
+    return finished(figure, height=480)
 
 
 def fidelity_panel(fidelities: Sequence[Fidelity], looks: Mapping[str, Style]) -> go.Figure:
@@ -502,10 +502,10 @@ def fidelity_panel(fidelities: Sequence[Fidelity], looks: Mapping[str, Style]) -
         offset = 0.7 * ((place + 0.5) / len(names) - 0.5)  # estimators of a task stand below each other
         figure.add_trace(
             go.Scatter(
-                x=_listed([min(bias.value, BIAS_EDGE) for bias in biases]),
+                x=listed([min(bias.value, BIAS_EDGE) for bias in biases]),
                 y=[tasks.index(one.task) + offset for one in mine],
                 mode="markers+text",
-                name=_text(name),
+                name=escaped(name),
                 marker={
                     "color": looks[name].color,
                     "symbol": ["triangle-right" if far else looks[name].symbol for far in is_far],
@@ -514,8 +514,8 @@ def fidelity_panel(fidelities: Sequence[Fidelity], looks: Mapping[str, Style]) -
                 error_x={
                     "type": "data",
                     "symmetric": False,
-                    "array": _listed([0 if far else b.high - b.value for far, b in zip(is_far, biases, strict=True)]),
-                    "arrayminus": _listed(
+                    "array": listed([0 if far else b.high - b.value for far, b in zip(is_far, biases, strict=True)]),
+                    "arrayminus": listed(
                         [0 if far else b.value - b.low for far, b in zip(is_far, biases, strict=True)]
                     ),
                     "color": looks[name].color,
@@ -526,7 +526,7 @@ def fidelity_panel(fidelities: Sequence[Fidelity], looks: Mapping[str, Style]) -
                 textposition="middle left",
                 cliponaxis=False,
                 customdata=[
-                    f"{_text(one.task)}: {bias.value:.2f} [{bias.low:.2f}, {bias.high:.2f}]"
+                    f"{escaped(one.task)}: {bias.value:.2f} [{bias.low:.2f}, {bias.high:.2f}]"
                     for one, bias in zip(mine, biases, strict=True)
                 ],
                 hovertemplate="%{customdata}",
@@ -543,17 +543,17 @@ def fidelity_panel(fidelities: Sequence[Fidelity], looks: Mapping[str, Style]) -
         line={"width": 0},
         layer="below",
     )
-    reference = ", ".join(dict.fromkeys(_text(one.reference) for one in fidelities))
+    reference = ", ".join(dict.fromkeys(escaped(one.reference) for one in fidelities))
     ends = [end for one in fidelities for end in (one.bias_seed_sd.value, one.bias_seed_sd.high) if math.isfinite(end)]
     last = min(BIAS_EDGE, max([2 * BIAS_BAR, *ends]))
     figure.update_xaxes(title_text=f"mean |bias|, seed standard deviations of {reference}", range=[0, 1.03 * last])
     figure.update_yaxes(
         tickvals=list(range(len(tasks))),
-        ticktext=[_text(task) for task in tasks],
+        ticktext=[escaped(task) for task in tasks],
         range=[len(tasks) - 0.5, -0.5],
         showgrid=False,
     )
-    return _finish(figure, height=140 + len(tasks) * max(50, 18 * len(names)))
+    return finished(figure, height=140 + len(tasks) * max(50, 18 * len(names)))
 
 
 def cost_bars(ledger: Sequence[Cost]) -> go.Figure:
@@ -565,12 +565,12 @@ def cost_bars(ledger: Sequence[Cost]) -> go.Figure:
     if not ledger:
         raise ValueError("there is nothing to draw. Give at least one estimator's cost.")
     figure = go.Figure()
-    names = [_text(one.estimator) for one in ledger]
+    names = [escaped(one.estimator) for one in ledger]
     planned, measured = [one.planned for one in ledger], [one.measured for one in ledger]
     for title, numbers, color in (("planned", planned, GREY), ("measured", measured, "#0072b2")):
         figure.add_trace(
             go.Bar(
-                x=_listed(numbers),
+                x=listed(numbers),
                 y=names,
                 orientation="h",
                 name=title,
@@ -588,4 +588,4 @@ def cost_bars(ledger: Sequence[Cost]) -> go.Figure:
     figure.update_layout(barmode="group", bargap=0.3)
     figure.update_xaxes(title_text="cost of the whole curve, runs of the largest budget", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", type="category")
-    return _finish(figure, height=140 + 46 * max(3, len(ledger)))
+    return finished(figure, height=140 + 46 * max(3, len(ledger)))
