@@ -48,8 +48,11 @@ def compare(
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16: under autocast, not exact; for processors that have it.")
     ] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one.")] = "cpu",
     executor: Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")] = "population",
-    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: one per core, or per GPU.", min=1)
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
     ] = None,
@@ -106,7 +109,7 @@ def compare(
             precision,
         )
     facts = provenance() | question.facts
-    with make_executor(executor, workers, ray_address, ray_resources, ranks) as engine, Store(out) as store:
+    with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
         store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
         if isinstance(question, sampling.Question):
             document = sampling_report.document(

@@ -25,7 +25,8 @@ from glideslope.torch.distributed import RankLost
 from glideslope.torch.scheduler import BudgetScheduler
 from glideslope.trials.arithmetic import ARITHMETICS, FLOAT32, Arithmetic
 from glideslope.trials.checkpoint import Checkpoints, Training, Unusable
-from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
+from glideslope.trials.device import exact
+from glideslope.trials.lookup import data_sha256, find_task, task_params
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Record, Series, Status
 from glideslope.trials.task import Batch, Task
@@ -56,7 +57,7 @@ def run_trial(spec: TrialSpec, checkpoints: Checkpoints | None = None, arithmeti
     """
     arithmetic = arithmetic or ARITHMETICS[spec.precision]
     run = Run()
-    with one_thread():
+    with one_thread(), exact():
         try:
             _train(spec, run, checkpoints, arithmetic)
         except RankLost:
@@ -202,7 +203,7 @@ def _keep(spec: TrialSpec, run: Run, training: Training, checkpoints: Checkpoint
 
 def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmetic: Arithmetic) -> None:
     task = planned_task(spec)
-    splits = task_splits(task)
+    splits = arithmetic.splits(task)
     training = _begin(spec, task, run, checkpoints, arithmetic)
     model, optimizer, scheduler = training.model, training.optimizer, training.scheduler
     parameters = _trained(model)
@@ -281,13 +282,14 @@ def batches(
     """
     num_samples = len(train[0])
     per_epoch = updates_per_epoch(task, train)
+    device = train[0].device
     small = sum(tensor.nbytes for tensor in train) <= SHUFFLED_BYTES
     for update in range(start, updates):
         epoch, position = divmod(update, per_epoch)
         if position == 0 or update == start:
-            order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples))
+            order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples)).to(device)
             augmentation = task.augmentation(generator(seeds.data, Stream.AUGMENTATION, epoch), num_samples)
-            draws = {name: torch.from_numpy(values) for name, values in augmentation.items()}
+            draws = {name: torch.from_numpy(values).to(device) for name, values in augmentation.items()}
             if small:
                 shuffled = tuple(tensor[order] for tensor in train)
         rows = slice(position * task.batch_size, (position + 1) * task.batch_size)
