@@ -3,20 +3,30 @@
 Without a GPU, PyTorch's "meta" device stands in for one: it has shapes and a place, and no numbers.
 """
 
+import multiprocessing
+
 import pytest
 import torch
 from specs import make_spec
 
 from glideslope.cli.execution import make_executor
 from glideslope.core.spec import canonical
+from glideslope.trials import population
 from glideslope.trials.arithmetic import ARITHMETICS, FLOAT32
 from glideslope.trials.device import OnDevice, arithmetic_on, exact, find_device, resident_splits
 from glideslope.trials.executors import InProcess, Populations, Processes
 from glideslope.trials.executors.pool import Worker
 from glideslope.trials.lookup import find_task, task_splits
-from glideslope.trials.population import population_key
+from glideslope.trials.population import population_key, run_population
 from glideslope.trials.run import batches, run_trial
 from glideslope.trials.trial import Seeds
+
+
+class FakeProcess:
+    exitcode = -9
+
+    def join(self):
+        pass
 
 
 @pytest.fixture
@@ -140,3 +150,26 @@ def test_half_precision_runs_together_on_cuda_alone():
     spec = make_spec(precision="bfloat16")
     assert population_key(spec) is None
     assert population_key(spec, "cuda") not in (None, population_key(make_spec(), "cuda"))
+
+
+def test_a_large_order_comes_back_in_parts_and_what_has_come_is_safe():
+    executor, specs = Populations(1), [make_spec(seed=seed) for seed in range(3)]
+    mine, theirs = multiprocessing.Pipe()
+    worker = Worker(FakeProcess(), mine, list(specs), 0)
+    executor._workers = [worker]
+    records = run_population(specs)
+    theirs.send_bytes(canonical([record.to_json() for record in records[:2]]).encode())
+    executor._collect()
+    assert [spec for spec, _ in executor._finished] == specs[:2]
+    assert worker.specs == specs[2:]
+    theirs.close()  # it dies at the third
+    executor._collect()
+    assert executor._take() == specs[2:]
+    assert len(executor._finished) == 2
+
+
+def test_parts_are_as_large_as_fits(monkeypatch):
+    specs = [make_spec("dense_tasks:Dense", seed=seed) for seed in range(7)]
+    monkeypatch.setattr(population, "members_that_fit", lambda task, way, device: 3)
+    sizes = [[record.path["K"] for record in records] for records in population.populations(specs)]
+    assert sizes == [[3] * 3, [2] * 2, [2] * 2]

@@ -43,7 +43,7 @@ class MemberBatches:
         if epoch != self.epoch:
             self._start(epoch)
         size = self.task.batch_size
-        orders = self.order_of[members]
+        orders = self.order_of[members].to(self.device)
         picked = self.order[:, position * size : (position + 1) * size][orders]
         noise = {name: draws[orders[:, None], picked] for name, draws in self.augmentation.items()}
         if self.draws_noise:
