@@ -3,7 +3,7 @@
     python benchmarks/anytime.py --out runs/anytime       # some minutes on 2 cores; run again to go on
 
 For each setting: its cost, mean gap to the separate runs in seed standard deviations, mean |gap| with noise taken off,
-how often its intervals hold the mean of the separate runs, and how often its self-check failed. Rates are tuned for each.
+how often its intervals hold the mean of the separate runs, how often its self-check failed. Rates are tuned for each.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ Ways, in rounds one after the other, so that a busy machine slows all of them; m
 - run_trial: as `loop`, with schedule, records and divergence, as `--executor processes` runs it
 - baddbmm, vmap: two processes with one population of K trials each
 
+On a CUDA GPU: `benchmarks/device.py`.
+
 Evaluations are left out of all of them. Losses of batching are shown as they are: they are why `choose_program` has
 limits.
 """

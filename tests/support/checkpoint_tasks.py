@@ -198,3 +198,6 @@ class Hopeless(Regression):
             with open(os.environ["TINY_COUNTER"], "ab") as file:
                 file.write(b".")
         raise RuntimeError("no model today")
+
+
+DOUBLE = Normalised(double=True)

@@ -11,7 +11,7 @@ from specs import make_spec
 
 from glideslope.core.spec import canonical
 from glideslope.trials.batched.programs import StackedProgram, VmapProgram
-from glideslope.trials.full_gradient import parts
+from glideslope.trials.full_gradient import row_parts
 from glideslope.trials.lookup import find_task, task_splits
 from glideslope.trials.population import population_key, run_population
 from glideslope.trials.randomness import Stream, generator
@@ -66,8 +66,8 @@ def test_its_draws_are_those_of_epoch_0_at_every_update():
 
 def test_every_example_is_in_one_part():
     for count in (1, 255, 256, 257, 8000):
-        rows = [row for _, part in parts(count) for row in range(part.start, part.stop)]
-        sizes = [part.stop - part.start for _, part in parts(count)]
+        rows = [row for _, part in row_parts(count) for row in range(part.start, part.stop)]
+        sizes = [part.stop - part.start for _, part in row_parts(count)]
         assert rows == list(range(count))
         assert max(sizes) <= 256
         assert max(sizes) - min(sizes) <= 1

@@ -4,9 +4,9 @@ import os
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from members import assert_close, many, run_all
 from specs import make_spec
 
 from glideslope.controller.rules import Plateau
@@ -18,12 +18,10 @@ from glideslope.trials.batched.choice import choose_program
 from glideslope.trials.batched.programs import PaddedProgram, StackedProgram, VmapProgram
 from glideslope.trials.executors import Populations
 from glideslope.trials.lookup import find_task
-from glideslope.trials.optimizers import OptimizerSpec
 from glideslope.trials.population import pays, population_key, run_population
 from glideslope.trials.run import run_trial
 from glideslope.trials.trial import Seeds
 
-SCHEDULES = ("linear", "one_cycle", "constant", "plateau(patience=0)", "rex+warmup(10%)")
 OPTIMIZERS = (
     "sgdm",
     "sgdm(nesterov=true, weight_decay=0.01)",
@@ -38,45 +36,6 @@ OPTIMIZERS = (
     "torch.optim:SGD(momentum=0.9)",
 )
 DOUBLE = "dense_tasks:Dense"
-
-
-def many(task, count, optimizer="sgdm", **changes):
-    """Trials that differ in everything that may differ."""
-    lengths = changes.pop("lengths", (21,))
-    rates = {"sgdm": 0.1, "sgdw": 0.1, "torch.optim:SGD": 0.1}
-    rate = rates.get(OptimizerSpec.parse(optimizer).name, 0.01)
-    return [
-        make_spec(
-            task,
-            SCHEDULES[index % len(SCHEDULES)],
-            optimizer=optimizer,
-            rate=rate * (1 + index % 3) / 3,
-            seeds=Seeds(index % 4, index % 3, index % 2),
-            updates=lengths[index % len(lengths)],
-            eval_every=8,
-            **changes,
-        )
-        for index in range(count)
-    ]
-
-
-def assert_close(found, right, relative):
-    """Two records of one trial: the same but for the last digits of what was computed."""
-    for name in ("trial_id", "trajectory_id", "status"):
-        assert getattr(found, name) == getattr(right, name), right.error
-    assert found.series.updates == right.series.updates
-    assert found.series.rate == right.series.rate
-    assert found.cost.updates == right.cost.updates
-    assert found.decisions == right.decisions or [d[:2] for d in found.decisions] == [d[:2] for d in right.decisions]
-    assert [seen.update for seen in found.validation] == [seen.update for seen in right.validation]
-    np.testing.assert_allclose(found.series.train_loss, right.series.train_loss, rtol=relative)
-    for name, values in right.series.probes.items():
-        np.testing.assert_allclose(found.series.probes[name], values, rtol=relative)
-    looks = [*zip(found.validation, right.validation, strict=True)]
-    looks += [(found.test, right.test)] if right.test else []
-    for one, other in looks:
-        np.testing.assert_allclose(one.loss, other.loss, rtol=relative)
-        assert one.metric == pytest.approx(other.metric, abs=0.2 if relative > 1e-10 else 1e-9)
 
 
 class TestEquality:
@@ -288,13 +247,6 @@ class TestChoice:
         records = run_population(many("dense_tasks:Dense", 7))
         assert [record.path["K"] for record in records] == [1, 2, 2, 2, 2, 2, 2]
         assert {record.status for record in records} == {"finished"}
-
-
-def run_all(executor, specs):
-    with executor:
-        for spec in specs:
-            executor.submit(spec)
-        return {spec.trial_id: record for spec, record in (executor.next() for _ in specs)}
 
 
 class TestExecutor:

@@ -11,6 +11,7 @@ from glideslope.cli.execution import make_executor, run
 from glideslope.cli.options import (
     AsJson,
     Data,
+    DeviceName,
     ExecutorName,
     Html,
     Out,
@@ -61,6 +62,7 @@ def compare(
     precision: Annotated[
         str, typer.Option(help="float32, or bfloat16: under autocast, not exact; for processors that have it.")
     ] = "float32",
+    device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -112,7 +114,7 @@ def compare(
             precision,
         )
     facts = provenance() | question.facts
-    with make_executor(executor, workers, ray_address, ray_resources, ranks) as engine, Store(out) as store:
+    with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
         store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
         if isinstance(question, sampling.Question):
             document = sampling_report.document(

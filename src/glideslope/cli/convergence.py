@@ -13,6 +13,7 @@ from glideslope.cli.execution import make_executor, run
 from glideslope.cli.options import (
     AsJson,
     Data,
+    DeviceName,
     ExecutorName,
     Html,
     Out,
@@ -55,6 +56,7 @@ def convergence(
     seeds: Seeds = 3,
     tuning_seeds: TuningSeeds = 1,
     data: Data = None,
+    device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -75,7 +77,7 @@ def convergence(
         tuning_seeds,
     )
     facts = provenance() | question.facts
-    with make_executor(executor, workers, ray_address, ray_resources, ranks) as engine, Store(out) as store:
+    with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
         store.ask("convergence", question.to_json(), facts)
         records = run(study.cells(question).values(), store, engine)
         document = document_of(question, records, store, facts)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from glideslope.core.spec import split_texts
 from glideslope.core.value import unknown
 from glideslope.trials import planner
+from glideslope.trials.device import find_device
 from glideslope.trials.executors import Executor, InProcess, Populations, Processes, RayCluster, Torchrun
 from glideslope.trials.record import Record
 from glideslope.trials.store import Store
@@ -27,6 +28,7 @@ def make_executor(
     ray_address: str | None = None,
     ray_resources: str | None = None,
     ranks: int | None = None,
+    device: str = "cpu",
 ) -> Executor:
     """The executor of a name.
 
@@ -35,7 +37,18 @@ def make_executor(
         workers: how many; None means as many as there is room for.
         ray_address, ray_resources: see `RayCluster`; the resources as text, "CPU=1,GPU=0.25".
         ranks: see `Torchrun`; for no other.
+        device: "cpu", "cuda" or "auto"; for executors of this machine that share no trial.
+
+    Raises:
+        ValueError: these do not go together, or are not there.
     """
+    if device != "cpu" and name == "torchrun":
+        raise ValueError("--executor torchrun takes a GPU for every rank, if there are any: leave --device out.")
+    if device != "cpu" and name == "ray":
+        raise ValueError(
+            "--device belongs to this machine, and --executor ray computes on the cores of a cluster: leave it out, or "
+            "take --executor population."
+        )
     if ranks is not None and name != "torchrun":
         raise ValueError(
             f"--ranks belongs to --executor torchrun, whose ranks share every trial, not to {name}. "
@@ -56,11 +69,11 @@ def make_executor(
             )
         return Torchrun(ranks)
     if name == "population":
-        return Populations(workers)
+        return Populations(workers, find_device(device))
     if name == "processes":
-        return Processes(workers)
+        return Processes(workers, find_device(device))
     if name == "in-process":
-        return InProcess()
+        return InProcess(find_device(device))
     raise unknown("executor", name, EXECUTORS)
 
 

@@ -12,10 +12,12 @@ from glideslope.cli.execution import make_executor, run
 from glideslope.cli.options import (
     AsJson,
     Data,
+    DeviceName,
     ExecutorName,
     Html,
     Out,
     Price,
+    Ranks,
     RayAddress,
     RayResources,
     Seeds,
@@ -50,10 +52,12 @@ def tradeoff(
     tuning_seeds: TuningSeeds = 1,
     price: Price = None,
     data: Data = None,
+    device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
     ray_address: RayAddress = None,
     ray_resources: RayResources = None,
+    ranks: Ranks = None,
     as_json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -71,7 +75,7 @@ def tradeoff(
         tuning_seeds,
     )
     facts = provenance()
-    with make_executor(executor, workers, ray_address, ray_resources) as engine, Store(out) as store:
+    with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
         store.ask("tradeoff", question.to_json(), facts)
         records = run(study.every_cell(question), store, engine)
     document = tradeoff_report.document(study.answer(question, records), facts, price_per_hour)

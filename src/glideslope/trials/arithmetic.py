@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from glideslope.trials.task import Batch, Noise, Task
+from glideslope.trials.lookup import task_splits
+from glideslope.trials.task import Batch, Noise, Splits, Task
 
 
 class Arithmetic(ABC):
@@ -28,6 +29,10 @@ class Arithmetic(ABC):
     def facts(self) -> Mapping[str, Any]:
         """What `Record.path` says of it, and what a checkpoint must agree in; nothing for plain PyTorch."""
         return {}
+
+    def splits(self, task: Task) -> Splits:
+        """The task's data, where batches are cut from them."""
+        return task_splits(task)
 
     @abstractmethod
     def place(self, model: nn.Module) -> nn.Module:

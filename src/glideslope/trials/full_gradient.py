@@ -21,10 +21,10 @@ EPOCH = 0
 """Of which epoch the augmentation is: the same at every update, so that two norms differ by their weights alone."""
 
 
-def parts(num_samples: int) -> Iterator[tuple[int, slice]]:
+def row_parts(num_samples: int) -> Iterator[tuple[int, slice]]:
     """The training set in parts of nearly equal size, numbered: no part is too small to be shared by ranks.
 
-    >>> [(part, rows.start, rows.stop) for part, rows in parts(514)]
+    >>> [(part, rows.start, rows.stop) for part, rows in row_parts(514)]
     [(0, 0, 171), (1, 171, 342), (2, 342, 514)]
     """
     count = math.ceil(num_samples / MOST_ROWS)
@@ -52,7 +52,7 @@ def full_gradient_norm(
     total = torch.zeros(())
     # cuDNN's recurrent layers know no backward pass in evaluation mode; PyTorch's own do.
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        for part, rows in parts(num_samples):
+        for part, rows in row_parts(num_samples):
             size = rows.stop - rows.start
             draws = {name: torch.from_numpy(values[rows]) for name, values in epoch.items()}
             fresh = task.noise(generator(seeds.noise, Stream.EVALUATION, part), size)

@@ -27,9 +27,10 @@ from glideslope.torch.distributed import RankLost
 from glideslope.torch.scheduler import BudgetScheduler
 from glideslope.trials.arithmetic import ARITHMETICS, FLOAT32, Arithmetic
 from glideslope.trials.checkpoint import Checkpoints, Training, Unusable
+from glideslope.trials.device import exact
 from glideslope.trials.full_gradient import full_gradient_norm
 from glideslope.trials.looks import AveragesOnTheWay, Look
-from glideslope.trials.lookup import data_sha256, find_task, task_params, task_splits
+from glideslope.trials.lookup import data_sha256, find_task, task_params
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
 from glideslope.trials.task import Batch, Task
@@ -63,7 +64,7 @@ def run_trial(spec: TrialSpec, checkpoints: Checkpoints | None = None, arithmeti
     """
     arithmetic = arithmetic or ARITHMETICS[spec.precision]
     run = Run.of(spec)
-    with one_thread():
+    with one_thread(), exact():
         try:
             _train(spec, run, checkpoints, arithmetic)
         except RankLost:
@@ -222,7 +223,7 @@ def _keep(spec: TrialSpec, run: Run, training: Training, checkpoints: Checkpoint
 
 def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmetic: Arithmetic) -> None:
     task = planned_task(spec)
-    splits = task_splits(task)
+    splits = arithmetic.splits(task)
     training = _begin(spec, task, run, checkpoints, arithmetic)
     model, optimizer, scheduler = training.model, training.optimizer, training.scheduler
     parameters = _trained(model)
@@ -290,8 +291,8 @@ def _read(
     spec: TrialSpec, task: Task, model: nn.Module, look: Look, averages: AveragesOnTheWay, arithmetic: Arithmetic
 ) -> Reading:
     """The model, in evaluation mode, judged as it is or with averaged weights; it is left as it was."""
-    with _averaged(spec, task, model, averages.take(look)) if look.average else nullcontext():
-        splits = task_splits(task)
+    with _averaged(spec, task, model, averages.take(look), arithmetic) if look.average else nullcontext():
+        splits = arithmetic.splits(task)
         seen, tested = (
             evaluate(task, model, split, spec.seeds, look.update, arithmetic)
             for split in (splits.validation, splits.test)
@@ -301,7 +302,7 @@ def _read(
 
 @contextmanager
 @torch.no_grad()
-def _averaged(spec: TrialSpec, task: Task, model: nn.Module, average: Tensor) -> Iterator[None]:
+def _averaged(spec: TrialSpec, task: Task, model: nn.Module, average: Tensor, arithmetic: Arithmetic) -> Iterator[None]:
     """The average in place of the weights; statistics of batch normalisation are taken again for it."""
     parameters = _trained(model)
     weights = parameters_to_vector(parameters)
@@ -314,8 +315,8 @@ def _averaged(spec: TrialSpec, task: Task, model: nn.Module, average: Tensor) ->
             layer.reset_running_stats()
             layer.momentum = None  # the plain mean of what follows
         model.train()
-        for batch, noise in batches(task, task_splits(task).train, spec.seeds, RECALIBRATION_BATCHES):
-            task.loss(model, batch, noise)
+        for batch, noise in batches(task, arithmetic.splits(task).train, spec.seeds, RECALIBRATION_BATCHES):
+            arithmetic.loss(task, model, batch, noise)
         model.eval()
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
@@ -358,13 +359,14 @@ def batches(
     """
     num_samples = len(train[0])
     per_epoch = updates_per_epoch(task, train)
+    device = train[0].device
     small = sum(tensor.nbytes for tensor in train) <= SHUFFLED_BYTES
     for update in range(start, updates):
         epoch, position = divmod(update, per_epoch)
         if position == 0 or update == start:
-            order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples))
+            order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples)).to(device)
             augmentation = task.augmentation(generator(seeds.data, Stream.AUGMENTATION, epoch), num_samples)
-            draws = {name: torch.from_numpy(values) for name, values in augmentation.items()}
+            draws = {name: torch.from_numpy(values).to(device) for name, values in augmentation.items()}
             if small:
                 shuffled = tuple(tensor[order] for tensor in train)
         rows = slice(position * task.batch_size, (position + 1) * task.batch_size)

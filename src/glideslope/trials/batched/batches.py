@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glideslope.trials.lookup import task_splits
+from glideslope.trials.device import resident_splits
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.run import updates_per_epoch
 from glideslope.trials.task import Batch, Task
@@ -23,17 +23,19 @@ class MemberBatches:
     Args:
         task: what is trained.
         seeds: of the members.
+        device: where the data lie; orders and draws are made by this process, and moved there.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[Seeds]) -> None:
-        self.task = task
-        self.train = task_splits(task).train
+    def __init__(self, task: Task, seeds: Sequence[Seeds], device: str = "cpu") -> None:
+        self.task, self.device = task, device
+        self.train = resident_splits(task, device).train
         self.per_epoch = updates_per_epoch(task, self.train)
         self.draws_noise = type(task).noise is not Task.noise
         # Tuning trials share seeds: every order and every draw is made once for all members that want it.
         self.orders, self.order_of = _distinct([seed.data for seed in seeds])
         self.noises, self.noise_of = _distinct([seed.noise for seed in seeds])
         self.epoch = -1
+        self.made: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
 
     def batch(self, update: int, members: Tensor) -> tuple[Batch, dict[str, Tensor]]:
         """Tensors (members, rows, …) of one update, and the noise that goes with them."""
@@ -41,17 +43,54 @@ class MemberBatches:
         if epoch != self.epoch:
             self._start(epoch)
         size = self.task.batch_size
-        orders = self.order_of[members]
+        orders = self.order_of[members].to(self.device)
         picked = self.order[:, position * size : (position + 1) * size][orders]
-        flat = picked.flatten()
-        batch = tuple(tensor.index_select(0, flat).view(*picked.shape, *tensor.shape[1:]) for tensor in self.train)
         noise = {name: draws[orders[:, None], picked] for name, draws in self.augmentation.items()}
         if self.draws_noise:
             noise |= self.noise(Stream.NOISE, update, size, members)
-        return batch, noise
+        return self.gathered(picked), noise
+
+    def gathered(self, picked: Tensor) -> Batch:
+        """The training examples with these numbers, (members, rows): tensors (members, rows, …)."""
+        flat = picked.flatten()
+        return tuple(tensor.index_select(0, flat).view(*picked.shape, *tensor.shape[1:]) for tensor in self.train)
+
+    def between(self, start: int, stop: int, members: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `batch` is made of, for updates start … stop - 1 at once.
+
+        Returns:
+            Numbers of examples, (updates, members, rows), and draws, (updates, members, rows, …).
+        """
+        size = self.task.batch_size
+        orders = self.order_of[members].to(self.device)
+        numbers: list[Tensor] = []
+        draws: list[dict[str, Tensor]] = []
+        update = start
+        while update < stop:
+            epoch, position = divmod(update, self.per_epoch)
+            if epoch != self.epoch:
+                self._start(epoch)
+            count = min(stop - update, self.per_epoch - position)
+            rows = self.order[:, position * size : (position + count) * size]
+            picked = rows.reshape(-1, count, size)[orders].transpose(0, 1)
+            numbers.append(picked)
+            draws.append({name: values[orders[:, None], picked] for name, values in self.augmentation.items()})
+            update += count
+        joined = {name: torch.cat([each[name] for each in draws]) for name in draws[0]}
+        if self.draws_noise:
+            each_update = [self._drawn(Stream.NOISE, update, size, members) for update in range(start, stop)]
+            joined |= {name: torch.stack([each[name] for each in each_update]) for name in each_update[0]}
+        return torch.cat(numbers), joined
+
+    def make_ahead(self, update: int) -> None:
+        """Draw the orders that an update will want, while a device is at earlier ones."""
+        self._made(update // self.per_epoch)
 
     def noise(self, stream: Stream, counter: int, rows: int, members: Tensor) -> dict[str, Tensor]:
         """Draws of the task's noise, (members, rows, …)."""
+        return {name: draw.to(self.device) for name, draw in self._drawn(stream, counter, rows, members).items()}
+
+    def _drawn(self, stream: Stream, counter: int, rows: int, members: Tensor) -> dict[str, Tensor]:
         if not self.draws_noise:
             return {}
         wanted = self.noise_of[members]
@@ -62,11 +101,20 @@ class MemberBatches:
         return {name: _stack([draws[seed][name] for seed in wanted.tolist()]) for name in first}
 
     def _start(self, epoch: int) -> None:
-        count = len(self.train[0])
+        order, augmentation = self._made(epoch)
         self.epoch = epoch
-        self.order = _stack([generator(seed, Stream.ORDER, epoch).permutation(count) for seed in self.orders])
-        draws = [self.task.augmentation(generator(seed, Stream.AUGMENTATION, epoch), count) for seed in self.orders]
-        self.augmentation = {name: _stack([each[name] for each in draws]) for name in draws[0]}
+        self.order = order.to(self.device)
+        self.augmentation = {name: draws.to(self.device) for name, draws in augmentation.items()}
+        self.made = {ahead: made for ahead, made in self.made.items() if ahead > epoch}
+
+    def _made(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Orders of the different seeds, (orders, examples), and the draws of an epoch, (orders, examples, …)."""
+        if epoch not in self.made:
+            count = len(self.train[0])
+            order = _stack([generator(seed, Stream.ORDER, epoch).permutation(count) for seed in self.orders])
+            draws = [self.task.augmentation(generator(seed, Stream.AUGMENTATION, epoch), count) for seed in self.orders]
+            self.made[epoch] = order, {name: _stack([each[name] for each in draws]) for name in draws[0]}
+        return self.made[epoch]
 
 
 def _distinct(seeds: Sequence[int]) -> tuple[list[int], Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from glideslope.trials.batched.programs import PaddedProgram, Program, StackedProgram, VmapProgram
-from glideslope.trials.lookup import task_splits
+from glideslope.trials.batched.side_by_side import SideBySide, SideBySideInBfloat16
+from glideslope.trials.device import exact, resident_splits
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.run import one_thread
 from glideslope.trials.task import Task
@@ -17,35 +18,58 @@ from glideslope.trials.task import Task
 MOST_WEIGHTS = 30_000
 """Members with more weights run alone. With 26,122 (64-128-128-10) a population is 2 to 3 times as fast as loops, with
 85,002 at most 1.5 times, with 301,066 no faster (`benchmarks/engine.py`), and its records come late."""
+MOST_WEIGHTS_ON_CUDA = 2**22
+"""The same on a GPU. Not measured: 64 members with more would take more than 6 GB."""
+CUDA_WIDTH = 64
+"""Members of a batched population on CUDA, always: its libraries choose kernels by shape, so that a member's last bits
+depend on how many there are. Places that are not wanted are filled up."""
+SEPARATE_WIDTH = 4
+"""Members with kernels of their own that share a graph: as many as there are streams."""
 
 PROBES = (73_856_093, 19_349_663, 83_492_791)
 """Seeds of models that are looked at before any trial is run: nobody's, so that a trial's own trouble stays its own."""
 
 
 @cache
-def choose_program(task: Task) -> type[Program] | None:
+def choose_program(task: Task, device: str = "cpu", precision: str = "float32") -> type[Program] | None:
     """The way to compute a population of this task; None where its trials run one by one.
 
     The first way is taken that repeats the ordinary loss, gradient and evaluation of three models on a real batch, and
     that gives equal members equal bits wherever they stand. So a model whose code Stacked or vmap misunderstands is not
     batched, rather than trained wrongly. Convolutions fail the second: under vmap they are two to five times as fast as
     alone, but their last bits depend on the number of members. Recurrent layers are not known to vmap.
+
+    On CUDA, where one launch of a graph beats a hundred launches of kernels, what cannot be batched runs side by side.
+
+    Args:
+        task: what is trained.
+        device: "cpu" or "cuda", on which all this is tried.
+        precision: of the trials; on a CPU, trials in bfloat16 run one by one.
     """
-    models = [task.model(seed) for seed in PROBES]
-    model = models[0]
-    num_weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    if not (0 < num_weights <= MOST_WEIGHTS and _alike(models)):
-        return None
+    models = [task.model(seed).to(device) for seed in PROBES]
     # As trials are run: with more threads a kernel's bits depend on how it was divided.
-    with one_thread():
-        for way in (StackedProgram, PaddedProgram, VmapProgram):
+    with one_thread(), exact():
+        for way in _candidates(models, device, precision):
             try:
-                if _repeats(way, task, models) and _is_blind(way, task, models[0]):
+                if (way.separate or _repeats(way, task, models, device)) and _is_blind(way, task, models, device):
                     return way
             # Whatever it is that goes wrong inside a user's code, under a way it was not written for: the next way.
             except Exception:
                 continue
     return None
+
+
+def _candidates(models: Sequence[nn.Module], device: str, precision: str) -> tuple[type[Program], ...]:
+    num_weights = sum(weight.numel() for weight in models[0].parameters() if weight.requires_grad)
+    if num_weights == 0:
+        return ()
+    separate: tuple[type[Program], ...] = ()
+    if device == "cuda":
+        separate = (SideBySide,) if precision == "float32" else (SideBySideInBfloat16,)
+    most = MOST_WEIGHTS_ON_CUDA if device == "cuda" else MOST_WEIGHTS
+    if precision == "float32" and num_weights <= most and _alike(models):
+        return (StackedProgram, PaddedProgram, VmapProgram, *separate)
+    return separate
 
 
 def _alike(models: Sequence[nn.Module]) -> bool:
@@ -56,14 +80,16 @@ def _alike(models: Sequence[nn.Module]) -> bool:
     return not hidden and len({repr(model) for model in models}) == 1
 
 
-def _repeats(way: type[Program], task: Task, models: Sequence[nn.Module]) -> bool:
+def _repeats(way: type[Program], task: Task, models: Sequence[nn.Module], device: str) -> bool:
     program = way(task, models)
-    train, validation = task_splits(task).train, task_splits(task).validation
+    splits = resident_splits(task, device)
+    train, validation = splits.train, splits.validation
     rows = torch.arange(len(models) * task.batch_size).view(len(models), -1) % len(train[0])
     batch = tuple(tensor[rows] for tensor in train)
     few = tuple(tensor[:5] for tensor in validation)
-    draws = [_draws(task, Stream.NOISE, member, task.batch_size, len(train[0])) for member in range(len(models))]
-    looks = [_draws(task, Stream.EVALUATION, member, len(few[0]), 0) for member in range(len(models))]
+    members = range(len(models))
+    draws = [_draws(task, Stream.NOISE, member, task.batch_size, len(train[0]), device) for member in members]
+    looks = [_draws(task, Stream.EVALUATION, member, len(few[0]), 0, device) for member in members]
     program.template.train()
     losses, gradient = program.gradient(batch, _joined(draws))
     program.template.eval()
@@ -84,40 +110,52 @@ def _repeats(way: type[Program], task: Task, models: Sequence[nn.Module]) -> boo
     return True
 
 
-def _is_blind(way: type[Program], task: Task, model: nn.Module) -> bool:
-    """Whether a member's numbers are the same, bit for bit, at every place of a population, and in one of any size.
+def _is_blind(way: type[Program], task: Task, models: Sequence[nn.Module], device: str) -> bool:
+    """Whether a member's numbers are the same, bit for bit, at every place of a population, whoever else is in it.
 
-    Kernels may depend on addresses, which repeat after 16 members (64 bytes), and on what is left over at the end.
+    On a CPU, in one of any size: kernels may depend on addresses, which repeat after 16 members (64 bytes), and on what
+    is left over at the end. On CUDA, in one of the width that is used.
     """
-    train, validation = task_splits(task).train, task_splits(task).validation
-    noise = _joined([_draws(task, Stream.NOISE, 0, task.batch_size, len(train[0]))])
-    looks = _joined([_draws(task, Stream.EVALUATION, 0, len(validation[0][:64]), 0)])
-    found: list[Tensor] = []
-    for count in (1, 2, 17):
-
-        def repeated(tensor: Tensor, count: int = count) -> Tensor:
-            return tensor.expand(count, *tensor.shape[1:]).contiguous()
-
-        program = way(task, [model] * count)
-        program.template.train()
-        batch = tuple(repeated(tensor[None, : task.batch_size]) for tensor in train)
-        found += program.gradient(batch, {name: repeated(values) for name, values in noise.items()})
-        program.template.eval()
-        with torch.no_grad():
-            few = tuple(tensor[:64] for tensor in validation)
-            found += program.evaluate(few, {name: repeated(values) for name, values in looks.items()}).values()
-    kinds = len(found) // 3
-    alone = [*found[:kinds]] * 3
-    pairs = zip(found, alone, strict=True)
-    return all(bool(((values == first) | (values.isnan() & first.isnan())).all()) for values, first in pairs)
+    one, other = models[:2]
+    if device == "cuda":
+        width = SEPARATE_WIDTH if way.separate else CUDA_WIDTH
+        populations = [[one] * width, [one, other] * (width // 2), [other, one] * (width // 2)]
+    else:
+        populations = [[one], [one] * 2, [one] * 17]
+    first: list[Tensor] = []
+    for members in populations:
+        found = _computed(way, task, members, device)
+        first = first or [values[:1] for values in found]
+        places = torch.tensor([member is one for member in members], device=device)
+        for values, right in zip(found, first, strict=True):
+            mine = values[places]
+            if not bool(((mine == right) | (mine.isnan() & right.isnan())).all()):
+                return False
+    return True
 
 
-def _draws(task: Task, stream: Stream, counter: int, rows: int, num_samples: int) -> dict[str, Tensor]:
+def _computed(way: type[Program], task: Task, members: Sequence[nn.Module], device: str) -> list[Tensor]:
+    """Losses, gradients and evaluations of members that see the same examples, (members, …) each."""
+    splits, count = resident_splits(task, device), len(members)
+    train, validation = splits.train, splits.validation
+    noise = _joined([_draws(task, Stream.NOISE, 0, task.batch_size, len(train[0]), device)] * count)
+    looks = _joined([_draws(task, Stream.EVALUATION, 0, len(validation[0][:64]), 0, device)] * count)
+    program = way(task, members)
+    program.template.train()
+    batch = tuple(torch.stack([tensor[: task.batch_size]] * count) for tensor in train)
+    losses, gradient = program.gradient(batch, noise)
+    program.template.eval()
+    with torch.no_grad():
+        seen = program.evaluate(tuple(tensor[:64] for tensor in validation), looks)
+    return [losses, gradient, *seen.values()]
+
+
+def _draws(task: Task, stream: Stream, counter: int, rows: int, num_samples: int, device: str) -> dict[str, Tensor]:
     draws = task.noise(generator(0, stream, counter), rows)
     if num_samples:
         epoch = task.augmentation(generator(0, Stream.AUGMENTATION, counter), num_samples)
         draws = {name: values[:rows] for name, values in epoch.items()} | draws
-    return {name: torch.from_numpy(values) for name, values in draws.items()}
+    return {name: torch.from_numpy(values).to(device) for name, values in draws.items()}
 
 
 def _joined(draws: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ class DenseStack(nn.Module):
         self.layers = layers
         self.outputs = outputs
         # Something for autograd to differentiate: gradients of weights do not pass through it.
-        self.anchor = torch.zeros((), requires_grad=True)
+        self.anchor = torch.zeros((), requires_grad=True, device=layers[0].weight.device)
         self.is_open = False
 
     def forward(self, inputs: Any) -> Stacked:

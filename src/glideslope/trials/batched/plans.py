@@ -33,15 +33,21 @@ class MemberPlans:
                 self.courses[name].append(base if course is None else _course_values(course, base, spec.updates))
 
     def between(self, start: int, stop: int, members: Sequence[int]) -> Values:
-        """(updates, members) for updates start … stop - 1."""
+        """(updates, members) for updates start … stop - 1; a plan that has ended holds its last value."""
         values: Values = {}
         for name, courses in self.courses.items():
             block = np.empty((stop - start, len(members)))
             for column, member in enumerate(members):
                 course = courses[member]
-                block[:, column] = course if isinstance(course, float | int) else course[start:stop]
+                block[:, column] = course if isinstance(course, float | int) else _held(course, start, stop)
             values[name] = block
         return values
+
+
+def _held(course: NDArray[np.float64], start: int, stop: int) -> NDArray[np.float64]:
+    if stop <= len(course):
+        return course[start:stop]
+    return course[np.minimum(np.arange(start, stop), len(course) - 1)]
 
 
 def _course_values(course: Course, base: float, updates: int) -> NDArray[np.float64]:

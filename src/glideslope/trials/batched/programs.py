@@ -37,6 +37,8 @@ class Program(ABC):
     """
 
     method: ClassVar[str]
+    separate: ClassVar[bool] = False
+    """Whether every member has kernels and a module of its own: its bits depend on nobody, its buffers may change."""
 
     def __init__(self, task: Task, models: Sequence[nn.Module]) -> None:
         self.task = task
@@ -106,7 +108,7 @@ class StackedProgram(Program):
     def bind(self, members: Tensor, weights: Tensor) -> None:
         super().bind(members, weights)
         self.gradients = torch.empty_like(weights)
-        self.ones = torch.ones(len(weights), dtype=weights.dtype)
+        self.ones = torch.ones(len(weights), dtype=weights.dtype, device=weights.device)
         values, slopes = self._views(self.weights), self._views(self.gradients)
         self.stacks: list[DenseStack] = []
         for path, layers in self.parts:

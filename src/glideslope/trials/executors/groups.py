@@ -40,9 +40,13 @@ class Groups:
     A worker takes from the group with most updates to do: its longest trials, up to `MOST_MEMBERS`, and no more than a
     worker's share of all that is queued, so that the last ones keep every worker busy. Small groups wait, and grow
     while they do. What cannot run together, or does not pay (see `choose_program`), goes one by one.
+
+    Args:
+        device: of the workers, "cpu" or "cuda", which decides what can run together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
         self._queues: dict[str, LongestFirst] = {}
         self._work: dict[str, int] = {}
         self._unpaid: set[str] = set()
@@ -52,7 +56,7 @@ class Groups:
         return sum(len(queue) for queue in self._queues.values())
 
     def push(self, spec: TrialSpec) -> None:
-        key = _key(spec)
+        key = _key(spec, self._device)
         if key is None or key in self._unpaid or spec.trial_id in self._survivors:
             key = ALONE
         self._queue(key, spec)
@@ -109,7 +113,7 @@ class Groups:
     def part(self, specs: list[TrialSpec]) -> None:
         """It does not pay to run these together: queue them, and all that will be pushed of their kind, one by one."""
         for spec in specs:
-            if (key := _key(spec)) is not None:
+            if (key := _key(spec, self._device)) is not None:
                 self._unpaid.add(key)
             self._queue(ALONE, spec)
 
@@ -134,7 +138,7 @@ class Groups:
         self._work[key] = self._work.get(key, 0) + spec.updates
 
 
-def _key(spec: TrialSpec) -> str | None:
+def _key(spec: TrialSpec, device: str) -> str | None:
     from glideslope.trials.population import population_key  # imports PyTorch, which not every command needs
 
-    return population_key(spec)
+    return population_key(spec, device)

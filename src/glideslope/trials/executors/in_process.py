@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glideslope.trials.device import arithmetic_on
 from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.executors.queue import LongestFirst
 from glideslope.trials.record import Record
@@ -10,9 +11,14 @@ from glideslope.trials.trial import TrialSpec
 
 
 class InProcess(Executor):
-    """Runs a trial whenever the next one is asked for: for debugging, and the oracle of every other executor."""
+    """Runs a trial whenever the next one is asked for: for debugging, and the oracle of every other executor.
 
-    def __init__(self) -> None:
+    Args:
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
         self._queue = LongestFirst()
 
     def submit(self, spec: TrialSpec) -> None:
@@ -21,7 +27,7 @@ class InProcess(Executor):
     def next(self) -> tuple[TrialSpec, Record]:
         while self._queue:
             for spec in self._admit([self._queue.pop()]):
-                return spec, run_trial(spec, self._checkpoints)
+                return spec, run_trial(spec, self._checkpoints, arithmetic_on(self._device, spec.precision))
         raise NothingLeft
 
     def close(self) -> None:

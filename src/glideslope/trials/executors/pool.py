@@ -13,22 +13,27 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import ClassVar
 
+import torch
+
 from glideslope.core.spec import canonical
 from glideslope.core.value import require
 from glideslope.trials.checkpoint import Checkpoints
+from glideslope.trials.device import arithmetic_on
 from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.record import Cost, Record, Series
+from glideslope.trials.run import run_trial
 from glideslope.trials.trial import TrialSpec
 from glideslope.trials.workers import start_worker, usable_cores
 
 
 @dataclass
 class Worker:
-    """A process, and the trials it is at."""
+    """A process, the trials it is at, and its number among the workers."""
 
     process: BaseProcess
     pipe: Connection
     specs: list[TrialSpec]
+    slot: int
 
 
 class Pool(Executor):
@@ -37,14 +42,16 @@ class Pool(Executor):
     Specs and records travel as JSON. A worker that dies (out of memory, a crash in native code, kill -9) is replaced.
 
     Args:
-        num_workers: how many; None means one per usable core.
+        num_workers: how many; None means one per usable core, or per GPU.
+        device: "cpu" or "cuda", where workers take the GPUs in turn.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, num_workers: int | None = None) -> None:
+    def __init__(self, num_workers: int | None = None, device: str = "cpu") -> None:
         require(num_workers is None or num_workers >= 1, "num_workers", num_workers, "num_workers >= 1")
-        self._count = num_workers or usable_cores()
+        self._device = device
+        self._count = num_workers or (max(1, torch.cuda.device_count()) if device == "cuda" else usable_cores())
         self._workers: list[Worker] = []
         self._finished: deque[tuple[TrialSpec, Record]] = deque()
 
@@ -92,7 +99,9 @@ class Pool(Executor):
             if data is None:
                 self._return(specs)
             else:
-                self._finished += zip(specs, map(Record.from_json, data), strict=True)
+                # Large orders come back in parts, each as soon as it is done: what has come is safe.
+                worker.specs = specs[len(data) :]
+                self._finished += zip(specs[: len(data)], map(Record.from_json, data), strict=True)
 
     def close(self) -> None:
         self._finished.clear()
@@ -117,7 +126,7 @@ class Pool(Executor):
             if not specs:
                 continue
             if idle is None:
-                idle = _start_worker(self.name)
+                idle = _start_worker(self.name, self._device, self._free_slot())
                 self._workers.append(idle)
             idle.specs = specs
             checkpoints = None if self._checkpoints is None else self._checkpoints.to_json()
@@ -127,21 +136,27 @@ class Pool(Executor):
             except OSError:
                 continue  # it has died: `next` finds its pipe closed
 
+    def _free_slot(self) -> int:
+        """The lowest number that no worker has."""
+        taken = {worker.slot for worker in self._workers}
+        return next(slot for slot in range(self._count) if slot not in taken)
 
-def _start_worker(name: str) -> Worker:
+
+def _start_worker(name: str, device: str, slot: int) -> Worker:
     mine, theirs = multiprocessing.Pipe()
-    process = start_worker(_work, theirs, name)
+    process = start_worker(_work, theirs, name, device, slot)
     theirs.close()
-    return Worker(process, mine, [])
+    return Worker(process, mine, [], slot)
 
 
-def _work(pipe: Connection, name: str) -> None:
+def _work(pipe: Connection, name: str, device: str, slot: int) -> None:
     """A worker's life: specs in, records out (null for a population that does not pay), until the pipe closes."""
     threading.Thread(target=_follow_parent, daemon=True).start()
-    # The driver has no use for them.
-    from glideslope.trials.population import pays, run_population
-    from glideslope.trials.run import run_trial
+    # The driver has no use for it.
+    from glideslope.trials.population import pays, populations
 
+    if device == "cuda":  # here and not before the fork: a child cannot use its parent's context
+        torch.cuda.set_device(slot % torch.cuda.device_count())
     while True:
         try:
             data = pipe.recv_bytes()
@@ -151,23 +166,25 @@ def _work(pipe: Connection, name: str) -> None:
         specs = [TrialSpec.from_json(item) for item in order["specs"]]
         checkpoints = Checkpoints.from_json(order["checkpoints"]) if order["checkpoints"] else None
         if name != "population":
-            records = [run_trial(spec, checkpoints) for spec in specs]
-        elif pays(specs[0]):
-            records = run_population(specs)
+            for spec in specs:
+                _send(pipe, [_alone(spec, checkpoints, device)])
+        elif pays(specs[0], device):
+            for records in populations(specs, device=device):
+                _send(pipe, records)
         elif len(specs) == 1:
-            records = [_alone(specs[0], checkpoints)]
+            record = _alone(specs[0], checkpoints, device)
+            _send(pipe, [replace(record, path={**record.path, "executor": "population", "method": "loop"})])
         else:
             pipe.send_bytes(b"null")
-            continue
-        pipe.send_bytes(canonical([record.to_json() for record in records]).encode())
 
 
-def _alone(spec: TrialSpec, checkpoints: Checkpoints | None) -> Record:
-    """A trial that no population takes, as `run_population` would run it, but with checkpoints."""
-    from glideslope.trials.run import run_trial
+def _send(pipe: Connection, records: list[Record]) -> None:
+    pipe.send_bytes(canonical([record.to_json() for record in records]).encode())
 
-    record = run_trial(spec, checkpoints)
-    return replace(record, path={**record.path, "executor": "population", "method": "loop"})
+
+def _alone(spec: TrialSpec, checkpoints: Checkpoints | None, device: str) -> Record:
+    """A trial by itself, which leaves checkpoints."""
+    return run_trial(spec, checkpoints, arithmetic_on(device, spec.precision))
 
 
 def _follow_parent() -> None:
@@ -178,7 +195,7 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def lost(spec: TrialSpec, executor: str, exit_code: int | None) -> Record:
+def lost(spec: TrialSpec, executor: str, exit_code: int | None, device: str = "cpu") -> Record:
     """The record of a trial that its worker died at."""
     return Record(
         trial_id=spec.trial_id,
@@ -189,7 +206,7 @@ def lost(spec: TrialSpec, executor: str, exit_code: int | None) -> Record:
         test=None,
         decisions=(),
         cost=Cost(0.0, 0.0, 0),
-        path={"executor": executor, "device": "cpu", "K": 1},
+        path={"executor": executor, "device": device, "K": 1},
         versions={},
         error=f"the worker ended with exit code {exit_code} during this trial (negative: the signal that killed it).",
     )

@@ -16,14 +16,15 @@ class Populations(Pool):
     If a worker dies, its trials are queued again one by one. One at which a worker dies again is recorded as failed.
 
     Args:
-        num_workers: how many; None means one per usable core.
+        num_workers: how many; None means one per usable core, or per GPU.
+        device: "cpu" or "cuda".
     """
 
     name: ClassVar[str] = "population"
 
-    def __init__(self, num_workers: int | None = None) -> None:
-        super().__init__(num_workers)
-        self._groups = Groups()
+    def __init__(self, num_workers: int | None = None, device: str = "cpu") -> None:
+        super().__init__(num_workers, device)
+        self._groups = Groups(device)
 
     def submit(self, spec: TrialSpec) -> None:
         self._groups.push(spec)
@@ -42,4 +43,4 @@ class Populations(Pool):
         self._groups.part(specs)
 
     def _bury(self, specs: list[TrialSpec], exit_code: int | None) -> None:
-        self._finished += [(spec, lost(spec, self.name, exit_code)) for spec in self._groups.bury(specs)]
+        self._finished += [(spec, lost(spec, self.name, exit_code, self._device)) for spec in self._groups.bury(specs)]

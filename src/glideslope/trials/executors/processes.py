@@ -16,13 +16,14 @@ class Processes(Pool):
     """Every trial as its own loop of ordinary PyTorch; one that its worker dies at is recorded as failed.
 
     Args:
-        num_workers: how many; None means one per usable core.
+        num_workers: how many; None means one per usable core, or per GPU.
+        device: "cpu" or "cuda".
     """
 
     name: ClassVar[str] = "processes"
 
-    def __init__(self, num_workers: int | None = None) -> None:
-        super().__init__(num_workers)
+    def __init__(self, num_workers: int | None = None, device: str = "cpu") -> None:
+        super().__init__(num_workers, device)
         self._queue = LongestFirst()
 
     def submit(self, spec: TrialSpec) -> None:
@@ -40,4 +41,4 @@ class Processes(Pool):
         return [self._queue.pop()] if self._queue else []
 
     def _bury(self, specs: list[TrialSpec], exit_code: int | None) -> None:
-        self._finished += [(spec, lost(spec, self.name, exit_code)) for spec in specs]
+        self._finished += [(spec, lost(spec, self.name, exit_code, self._device)) for spec in specs]
