@@ -71,11 +71,11 @@ from glideslope.trials import population  # noqa: E402
 from glideslope.trials.arithmetic import ARITHMETICS  # noqa: E402
 from glideslope.trials.batched import side_by_side  # noqa: E402
 from glideslope.trials.batched.choice import CUDA_WIDTH, choose_program  # noqa: E402
+from glideslope.trials.batched.framed import Frame  # noqa: E402
 from glideslope.trials.batched.programs import Program  # noqa: E402
 from glideslope.trials.batched.side_by_side import SideBySide, SideBySideInBfloat16  # noqa: E402
 from glideslope.trials.device import arithmetic_on, exact, resident_splits  # noqa: E402
 from glideslope.trials.lookup import find_task  # noqa: E402
-from glideslope.trials.population import Frame  # noqa: E402
 from glideslope.trials.record import Record  # noqa: E402
 from glideslope.trials.run import batches, one_thread, planned_task, run_trial  # noqa: E402
 from glideslope.trials.task import Batch, Splits, Task  # noqa: E402

@@ -236,14 +236,14 @@ class TestChoice:
     def test_a_population_that_does_not_fit_is_halved(self, monkeypatch):
         from glideslope.trials import population
 
-        train = population._Population.train
+        train = population.PopulationTraining.train
 
         def greedy(self):
             if len(self.specs) > 2:
                 raise torch.OutOfMemoryError("too many")
             train(self)
 
-        monkeypatch.setattr(population._Population, "train", greedy)
+        monkeypatch.setattr(population.PopulationTraining, "train", greedy)
         records = run_population(many("dense_tasks:Dense", 7))
         assert [record.path["K"] for record in records] == [1, 2, 2, 2, 2, 2, 2]
         assert {record.status for record in records} == {"finished"}

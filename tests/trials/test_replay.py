@@ -20,11 +20,12 @@ from glideslope.core.profiles import Linear, Rex
 from glideslope.core.spec import canonical
 from glideslope.trials import population
 from glideslope.trials.batched.choice import SEPARATE_WIDTH, choose_program
+from glideslope.trials.batched.framed import Frame
 from glideslope.trials.batched.programs import PaddedProgram, Program, VmapProgram
 from glideslope.trials.batched.replay import CaptureFailed, Replay
 from glideslope.trials.batched.side_by_side import SideBySide, SideBySideInBfloat16
 from glideslope.trials.lookup import find_task, task_splits
-from glideslope.trials.population import Frame, run_population
+from glideslope.trials.population import run_population
 from glideslope.trials.run import planned_task, run_trial
 from glideslope.trials.trial import Seeds
 
@@ -277,7 +278,7 @@ class TestSideBySide:
 class TestFailures:
     def test_what_cannot_be_captured_runs_without_a_graph(self, monkeypatch, caplog):
         tried = []
-        train = population._FramedPopulation.train
+        train = population.FramedTraining.train
 
         def picky(self):
             tried.append(self.graphs)
@@ -289,9 +290,9 @@ class TestFailures:
             self.graphs = frame.graphs
             build(self, task, way, specs, replace(frame, graphs=False))
 
-        build = population._FramedPopulation.__init__
-        monkeypatch.setattr(population._FramedPopulation, "__init__", opened)
-        monkeypatch.setattr(population._FramedPopulation, "train", picky)
+        build = population.FramedTraining.__init__
+        monkeypatch.setattr(population.FramedTraining, "__init__", opened)
+        monkeypatch.setattr(population.FramedTraining, "train", picky)
         specs = many("dense_tasks:Dense", 3)
         with caplog.at_level(logging.WARNING):
             records = population._run_part(planned_task(specs[0]), PaddedProgram, specs, Frame(4, "cpu", graphs=True))
@@ -302,7 +303,7 @@ class TestFailures:
     @pytest.mark.parametrize(("way", "widths"), [(PaddedProgram, [8, 4, 2, 2, 4, 2]), (SideBySide, [5, 2, 3, 1, 2])])
     def test_out_of_memory_halves_the_width(self, way, widths, monkeypatch):
         tried = []
-        train = population._FramedPopulation.train
+        train = population.FramedTraining.train
 
         def greedy(self):
             tried.append(len(self.specs))
@@ -310,7 +311,7 @@ class TestFailures:
                 raise torch.OutOfMemoryError("too many")
             train(self)
 
-        monkeypatch.setattr(population._FramedPopulation, "train", greedy)
+        monkeypatch.setattr(population.FramedTraining, "train", greedy)
         specs = many("dense_tasks:Dense", 5)
         width = len(specs) if way.separate else 8
         records = population._run_part(planned_task(specs[0]), way, specs, Frame(width, "cpu", graphs=False))
@@ -323,7 +324,7 @@ class TestFailures:
         def broken(self):
             raise RuntimeError("no such kernel")
 
-        monkeypatch.setattr(population._Population, "train", broken)
+        monkeypatch.setattr(population.PopulationTraining, "train", broken)
         specs = many("dense_tasks:Dense", 3)
         with caplog.at_level(logging.WARNING):
             records = run_population(specs)

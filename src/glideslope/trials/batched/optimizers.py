@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -215,3 +216,12 @@ def flat_form(spec: OptimizerSpec) -> FlatForm | None:
     if unknown or not all(type(value) in (int, float) for value in numbers.values()):
         return None
     return FlatForm(kind, numbers, {name: bool(found[name]) for name in kind.flags})
+
+
+@cache
+def form_of(spec: OptimizerSpec) -> FlatForm | None:
+    """The flat form of an optimizer; None if it has none, or cannot be built at all."""
+    try:
+        return flat_form(spec)
+    except Exception:  # wrong settings and failed imports: the trial alone will record the traceback
+        return None
