@@ -189,7 +189,8 @@ class TestSummaries:
         self.filled(tmp_path)
         with StoreView(tmp_path) as view:
             rows = view.rows()
-            assert [row[-1] for row in rows] == sorted(row[-1] for row in rows)
+            place = list(COLUMNS).index("finished_at")
+            assert [row[place] for row in rows] == sorted(row[place] for row in rows)
             assert view.rows(newest=2) == rows[-2:]
             assert list(view.records()) == [spec.trial_id for spec, _ in self.RECORDS]
 
@@ -458,3 +459,20 @@ class TestFullDisk:
         monkeypatch.undo()
         with Store(tmp_path) as store:
             assert store.records() == {}
+
+
+def test_summaries_of_an_older_glideslope_get_their_new_columns(tmp_path, capsys):
+    spec = make_spec("tiny_tasks:Regression")
+    record = run_trial(spec)
+    with Store(tmp_path) as store:
+        store.put(spec, record)
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("ALTER TABLE summaries DROP COLUMN readings")
+    with StoreView(tmp_path) as view:
+        assert view.summaries() == {spec.trial_id: record.summary}
+    with Store(tmp_path) as store:
+        assert dict(store.known()) == {spec.trial_id: record.summary}
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('summaries')")] == list(
+            COLUMNS
+        )

@@ -209,12 +209,13 @@ class StoreView(Shelf):
 
     def _complete(self) -> None:
         """Make good for summaries that an older glideslope did not write, in memory: the file stays as it is."""
-        there = has_summaries(self._connection)
-        if there and not self._without_summary():
+        missing = missing_columns(self._connection)
+        if missing == [] and not self._without_summary():
             return
         self._connection.execute(f"CREATE TEMP TABLE summaries {SUMMARIES}")  # hides the table of that name
-        if there:
-            self._connection.execute("INSERT INTO temp.summaries SELECT * FROM main.summaries")
+        if missing is not None:
+            nulls = ", NULL" * len(missing)
+            self._connection.execute(f"INSERT INTO temp.summaries SELECT *{nulls} FROM main.summaries")
         for some in portions(self._without_summary()):
             self._summarise(some)
 
@@ -232,10 +233,11 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     return connection.execute("SELECT name FROM main.sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
 
-def has_summaries(connection: sqlite3.Connection) -> bool:
-    """Whether the file has them, with the columns of today."""
-    found = connection.execute("SELECT name FROM pragma_table_info('summaries', 'main')").fetchall()
-    return [name for (name,) in found] == list(COLUMNS)
+def missing_columns(connection: sqlite3.Connection) -> list[str] | None:
+    """Columns that the summaries of an older glideslope lack at their end; None if the file has none of use."""
+    rows = connection.execute("SELECT name FROM pragma_table_info('summaries', 'main')").fetchall()
+    found, today = [name for (name,) in rows], list(COLUMNS)
+    return today[len(found) :] if found and found == today[: len(found)] else None
 
 
 def portions(trial_ids: list[str]) -> Iterator[list[str]]:

@@ -24,11 +24,11 @@ from glideslope.trials.shelf import (
     StoreError,
     existing,
     explained,
-    has_summaries,
     has_table,
+    missing_columns,
     portions,
 )
-from glideslope.trials.summary import RECORD_COLUMNS, Known, record_of, row_of
+from glideslope.trials.summary import COLUMNS, RECORD_COLUMNS, Known, record_of, row_of
 from glideslope.trials.trial import TrialSpec
 
 __all__ = ["FILE", "VERSION", "Claimed", "Store", "StoreError"]
@@ -104,8 +104,11 @@ class Store(Shelf):
                     connection.execute(statement)
                 connection.execute("INSERT INTO meta VALUES ('version', ?)", (str(VERSION),))
             self._check_version()
-            if not has_summaries(connection):
+            missing = missing_columns(connection)
+            if missing is None:
                 connection.execute("DROP TABLE IF EXISTS summaries")
+            for name in missing or ():
+                connection.execute(f"ALTER TABLE summaries ADD COLUMN {name} {COLUMNS[name].kind}")
             for statement in _LATER_TABLES.split(";\n"):
                 connection.execute(statement)
         for some in portions(self._without_summary()):

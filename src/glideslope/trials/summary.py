@@ -57,13 +57,15 @@ COLUMNS: Mapping[str, Column] = {
     "test_update": Column("INTEGER", "updates done when the test split was seen; null unless finished"),
     "test_loss": Column("REAL", "loss on the test split after the last update"),
     "test_metric": Column("REAL", "the task's metric on the test split after the last update"),
-    "readings": Column("TEXT", "the model on the way, JSON: what was judged, then update, loss and metric per split"),
     "training_seconds": Column("REAL", "seconds of training; a member of a population bears its share"),
     "evaluation_seconds": Column("REAL", "seconds of evaluation, likewise"),
     "path": Column("TEXT", "how it was computed, JSON: executor, device, K members, method"),
     "versions": Column("TEXT", "of the libraries that computed it, JSON"),
     "error": Column("TEXT", "traceback of a failed trial, else empty"),
     "finished_at": Column("REAL", "when it was stored, seconds since 1970 (UTC)"),
+    "readings": Column(
+        "TEXT", "the model on the way, JSON: what was judged, update, loss and metric per split; or null"
+    ),
 }
 """Column → type and meaning, in order: the table `summaries` of a store, and what is exported."""
 
@@ -97,13 +99,13 @@ def row_of(spec: TrialSpec, record: Record, finished_at: float) -> tuple[Any, ..
         record.cost.updates,
         *((seen.update, seen.loss, seen.metric) if seen else (None, None, None)),
         *((tested.update, tested.loss, tested.metric) if tested else (None, None, None)),
-        canonical(readings_to_json(record.readings)),
         record.cost.training_seconds,
         record.cost.evaluation_seconds,
         canonical(dict(record.path)),
         canonical(dict(record.versions)),
         record.error,
         finished_at,
+        canonical(readings_to_json(record.readings)) if record.readings else None,
     )
 
 
@@ -134,7 +136,7 @@ def record_of(row: Sequence[Any]) -> Record:
         _shared(path),
         _shared(versions),
         error,
-        readings_from_json(json.loads(readings)),
+        () if readings is None else readings_from_json(json.loads(readings)),
     )
 
 
