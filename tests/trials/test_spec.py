@@ -1,5 +1,6 @@
 """TrialSpec: JSON exact, ids that change with what matters and with nothing else."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -57,6 +58,12 @@ class TestIds:
         changed = [replace(BASE, **change) for change in MEASURE_CHANGES.values()]
         assert {spec.trajectory_id for spec in changed} == {BASE.trajectory_id}
         assert len({spec.trial_id for spec in (BASE, *changed)}) == len(changed) + 1
+
+    @pytest.mark.parametrize("change", [{}, *TRAJECTORY_CHANGES.values(), *MEASURE_CHANGES.values()], ids=str)
+    def test_ids_are_hashes_of_the_canonical_text(self, change):
+        spec = replace(BASE, **change)
+        for found, data in ((spec.trajectory_id, spec.trajectory), (spec.trial_id, spec.to_json())):
+            assert found == hashlib.sha256(canonical(data).encode()).hexdigest()[:24]
 
     def test_no_field_is_forgotten(self):
         # A field added to the spec must be added to the lists above, and so to an id.

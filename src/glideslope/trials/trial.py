@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from glideslope.core.plan import Absolute, Plan, Relative
@@ -104,14 +104,9 @@ class TrialSpec:
         """What decides every number of the training: plain data, hashed into `trajectory_id`."""
         return {
             "schema": SCHEMA,
-            "task": {
-                "name": self.task.name,
-                "version": self.task.version,
-                "params": json.loads(self.task.params),
-                "data_sha256": self.task.data_sha256,
-            },
+            "task": _task_to_json(self.task),
             "seeds": {"init": self.seeds.init, "data": self.seeds.data, "noise": self.seeds.noise},
-            "optimizer": {"name": self.optimizer.name, "params": json.loads(self.optimizer.settings)},
+            "optimizer": _optimizer_to_json(self.optimizer),
             "plan": _plan_to_json(self.policy.plan, self.rate),
             "preamble": to_json(self.policy.plan.preamble),
             "controller": to_json(self.policy.controller),
@@ -123,16 +118,30 @@ class TrialSpec:
     @property
     def measure(self) -> dict[str, Any]:
         """What is looked at on the way: plain data, hashed together with the trajectory into the trial's id."""
-        looks = {"looks": [look.to_json() for look in self.looks]} if self.looks else {}
-        return {"eval_every": self.eval_every, "splits": ["validation", "test"], "probes": list(self.probes), **looks}
+        return _measure_to_json(self.eval_every, self.probes, self.looks)
 
     @cached_property
     def trajectory_id(self) -> str:
-        return _hash(self.trajectory)
+        return _hash(self._trajectory_text)
 
     @cached_property
     def trial_id(self) -> str:
-        return _hash({"trajectory": self.trajectory, "measure": self.measure})
+        return _hash(
+            f'{{"measure":{_measure_text(self.eval_every, self.probes, self.looks)},'
+            f'"trajectory":{self._trajectory_text}}}'
+        )
+
+    @cached_property
+    def _trajectory_text(self) -> str:
+        """`canonical(trajectory)`, put together from texts that thousands of trials share: five times as fast."""
+        before_rate, after_rate, preamble, controller = _policy_texts(self.policy)
+        seeds = f'{{"data":{self.seeds.data},"init":{self.seeds.init},"noise":{self.seeds.noise}}}'
+        return (
+            f'{{"controller":{controller},"optimizer":{_optimizer_text(self.optimizer)},'
+            f'"plan":{before_rate}{canonical(self.rate)}{after_rate},"preamble":{preamble},'
+            f'"precision":"{self.precision}","schema":{SCHEMA},"seeds":{seeds},"start":null,'
+            f'"task":{_task_text(self.task)},"updates":{self.updates}}}'
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"trajectory": self.trajectory, "measure": self.measure}
@@ -163,8 +172,52 @@ class TrialSpec:
         )
 
 
-def _hash(data: Any) -> str:
-    return hashlib.sha256(canonical(data).encode()).hexdigest()[:24]
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _task_to_json(task: TaskRef) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "version": task.version,
+        "params": json.loads(task.params),
+        "data_sha256": task.data_sha256,
+    }
+
+
+def _optimizer_to_json(optimizer: OptimizerSpec) -> dict[str, Any]:
+    return {"name": optimizer.name, "params": json.loads(optimizer.settings)}
+
+
+def _measure_to_json(eval_every: int, probes: tuple[str, ...], looks: tuple[Look, ...]) -> dict[str, Any]:
+    seen = {"looks": [look.to_json() for look in looks]} if looks else {}
+    return {"eval_every": eval_every, "splits": ["validation", "test"], "probes": list(probes), **seen}
+
+
+@cache
+def _task_text(task: TaskRef) -> str:
+    return canonical(_task_to_json(task))
+
+
+@cache
+def _optimizer_text(optimizer: OptimizerSpec) -> str:
+    return canonical(_optimizer_to_json(optimizer))
+
+
+@cache
+def _measure_text(eval_every: int, probes: tuple[str, ...], looks: tuple[Look, ...]) -> str:
+    return canonical(_measure_to_json(eval_every, probes, looks))
+
+
+RATE_SLOT = 1.2345678901234567e-300
+"""Stands in for a rate in a text; nobody trains with it."""
+
+
+@cache
+def _policy_texts(policy: Policy) -> tuple[str, str, str, str]:
+    """The plan's text before and after the rate, the preamble's, the controller's."""
+    before, after = canonical(_plan_to_json(policy.plan, RATE_SLOT)).split(canonical(RATE_SLOT))
+    return before, after, canonical(to_json(policy.plan.preamble)), canonical(to_json(policy.controller))
 
 
 def _plan_to_json(plan: Plan, rate: float) -> dict[str, Any]:
