@@ -4,7 +4,7 @@ import sys
 
 from glideslope.trials.workers import prepare_workers
 
-VERBS_WITH_WORKERS = ("compare", "tradeoff", "convergence", "trials")
+VERBS_WITH_WORKERS = ("compare", "tradeoff", "convergence")
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from glideslope.cli.execution import make_executor, run
-from glideslope.cli.options import ExecutorName, Ranks
+from glideslope.cli.options import ExecutorName, Ranks, use_data
 from glideslope.core.spec import to_text
 from glideslope.report.tables import Table, finite_or_none
 from glideslope.trials.executors import Executor
@@ -67,8 +66,7 @@ def trials(
         return
     selection = Selection(trial, status, task, optimizer, schedule, seed)
     if rerun:
-        if data is not None:
-            os.environ["GLIDESLOPE_DATA"] = str(data.resolve())  # workers inherit it
+        use_data(data)
         _run_again(folder, selection, make_executor(executor, workers, ranks=ranks), as_json)
         return
     with StoreView(folder) as store:

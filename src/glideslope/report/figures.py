@@ -330,24 +330,25 @@ def _choose(
         }
         for index, label in enumerate(labels)
     ]
-    figure.update_layout(
-        updatemenus=[
-            {
-                "buttons": buttons,
-                "direction": "down",
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.02,
-                "yanchor": "bottom",
-                "pad": {"b": 4},
-                # plotly paints the entry under the pointer in a light colour of its own: the menu is light on any page.
-                "bgcolor": "#ffffff",
-                "bordercolor": GREY,
-                "font": {"color": "#222222", "size": 13},
-            }
-        ]
-    )
+    figure.update_layout(updatemenus=[menu(buttons)])
     return figure
+
+
+def menu(buttons: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Choices above a figure, as an entry of plotly's `updatemenus`: a list that opens downwards."""
+    return {
+        "buttons": buttons,
+        "direction": "down",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "pad": {"b": 4},
+        # plotly paints the entry under the pointer in a light colour of its own: the menu is light on any page.
+        "bgcolor": "#ffffff",
+        "bordercolor": GREY,
+        "font": {"color": "#222222", "size": 13},
+    }
 
 
 def finished(figure: go.Figure, height: int) -> go.Figure:

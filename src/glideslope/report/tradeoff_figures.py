@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from glideslope.report.fidelity import Fidelity
-from glideslope.report.figures import GREY, Style, axis_title, escaped, finished, listed
+from glideslope.report.figures import GREY, Style, axis_title, escaped, finished, listed, menu
 from glideslope.report.tradeoff_tables import Cost
 
 Axis = Literal["updates", "seconds", "money"]
@@ -225,20 +225,7 @@ def _buttons(drawn: Mapping[Axis, Sequence[_Line]], price_per_hour: float | None
         }
         for axis, lines in drawn.items()
     ]
-    return {
-        "type": "buttons",
-        "direction": "right",
-        "buttons": buttons,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1.02,
-        "yanchor": "bottom",
-        "pad": {"b": 4},
-        # plotly paints what is under the pointer in a light colour of its own: buttons are light on any page.
-        "bgcolor": "#ffffff",
-        "bordercolor": GREY,
-        "font": {"color": "#222222", "size": 13},
-    }
+    return {**menu(buttons), "type": "buttons", "direction": "right"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from glideslope.core.spec import parse_policy, parse_schedule
 from glideslope.core.value import require
 from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
-from glideslope.studies.tuning import Choice, Tuning
+from glideslope.studies.tuning import Choice, TunedCell, Tuning
 from glideslope.trials.record import Record
 from glideslope.trials.task import Metric
 from glideslope.trials.trial import Seeds, TrialSpec
@@ -80,23 +80,16 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ConvergenceCell:
+class ConvergenceCell(TunedCell):
     """A rate tuned on some trials, and other trials that are reported at it.
 
     Args:
         tuning: of the rate, with one candidate.
-        report: what is reported, but for its rate and its seeds.
         reporting_seeds: see `Question`.
+        report: what is reported, but for its rate and its seeds.
     """
 
-    tuning: Tuning
     report: TrialSpec
-    reporting_seeds: tuple[int, ...]
-
-    def next_specs(self, records: Mapping[str, Record]) -> list[TrialSpec]:
-        choice = self.tuning.ask(records)
-        wanted = choice if isinstance(choice, list) else self.reports(choice)
-        return [spec for spec in wanted if spec.trial_id not in records]
 
     def reports(self, choice: Choice) -> list[TrialSpec]:
         """The trials that are reported: one per reporting seed."""
@@ -125,13 +118,13 @@ def cells(question: Question) -> dict[Place, ConvergenceCell]:
                 tuning = tuned(optimizer, schedule, budget)
                 report = _watched(tuning.base, schedule)
                 found[Place(task, optimizer, text, AWARE, budget)] = ConvergenceCell(
-                    tuning, report, question.reporting_seeds
+                    tuning, question.reporting_seeds, report
                 )
             for text, schedule in restarts(setting.epochs(budget)).items():
                 tuning = tuned(leading, schedule, budget)
                 report = replace(tuning.base, policy=parse_policy(schedule))
                 found[Place(task, leading, text, AWARE, budget)] = ConvergenceCell(
-                    tuning, report, question.reporting_seeds
+                    tuning, question.reporting_seeds, report
                 )
             if budget == full:
                 continue
@@ -144,7 +137,7 @@ def cells(question: Question) -> dict[Place, ConvergenceCell]:
                     (RETUNED, tuned(leading, cut, budget)),
                 ):
                     found[Place(task, leading, text, form, budget)] = ConvergenceCell(
-                        tuning, report, question.reporting_seeds
+                        tuning, question.reporting_seeds, report
                     )
     return found
 

@@ -150,12 +150,11 @@ class Estimation:
             record = records[self._spec(course).trial_id]
             for leg, budget, look in course.read:
                 value = _read(record, look, split)
-                found.append(Point(leg, budget, {self.metric: value}, _pace(record) * budget))
+                found.append(Point(leg, budget, {self.metric: value}, pace(record) * budget))
         return sorted(found, key=lambda point: (point.leg, point.budget))  # as they are read in one loop
 
-    def curve(self, records: Mapping[str, Record], split: str, may_fall_back: bool = True) -> Curve:
-        """The estimator's curve of the metric."""
-        fallen = may_fall_back and self.falls_back(records)
+    def curve(self, records: Mapping[str, Record], split: str, fallen: bool) -> Curve:
+        """The estimator's curve of the metric, with its fallbacks if it has fallen back."""
         return self.estimator.curve(self.budgets, self.points(records, split, fallen))
 
     def cost(self, records: Mapping[str, Record], fallen: bool) -> tuple[int, float]:
@@ -163,12 +162,12 @@ class Estimation:
         legs = self.estimator.legs(self.budgets)
         updates, seconds, seen = 0, 0.0, set[int]()
         for course in self._courses(fallen):
-            pace = _pace(records[self._spec(course).trial_id])
+            per_update = pace(records[self._spec(course).trial_id])
             for index in course.legs:
                 if index not in seen:
                     seen.add(index)
                     updates += legs[index].updates
-                    seconds += pace * legs[index].updates
+                    seconds += per_update * legs[index].updates
         return updates, seconds
 
     def _courses(self, with_fallbacks: bool) -> list[Course]:
@@ -192,6 +191,6 @@ def _read(record: Record, look: int | None, split: str) -> float:
     return end.metric if end is not None else math.nan
 
 
-def _pace(record: Record) -> float:
+def pace(record: Record) -> float:
     """Seconds of training per update."""
     return record.cost.training_seconds / record.cost.updates if record.cost.updates else math.nan

@@ -15,7 +15,7 @@ from glideslope.core.estimators import Separate, check_budgets
 from glideslope.core.spec import parse_estimator
 from glideslope.report.fidelity import CurveResult
 from glideslope.report.tradeoff_tables import RateScore
-from glideslope.studies.estimation import TEST, VALIDATION, Estimation
+from glideslope.studies.estimation import TEST, VALIDATION, Estimation, pace
 from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import FACTOR, REACH, TunedCell, Tuning, nearest_best, search
@@ -265,7 +265,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
             if fallen:
                 fallbacks.append((place, seed))
             used |= {spec.trial_id: (place, records[spec.trial_id]) for spec in estimation.specs(fallen)}
-            seen.append(estimation.curve(records, TEST))
+            seen.append(estimation.curve(records, TEST, fallen))
             results.append(_result(place, seed, estimation, seen[-1], estimation.cost(records, fallen), full))
         curves[place] = _mean_curve(str(place.estimator), seen, cell.estimation)
     for place, by_budget in retuned_cells(question).items():
@@ -303,13 +303,12 @@ def _seconds_of_one(cell: CurveCell, rate: float, records: Mapping[str, Record])
     paces = []
     for seed in cell.reporting_seeds:
         longest = max(cell.at(rate, seed).specs(), key=lambda spec: spec.updates)
-        cost = records[longest.trial_id].cost
-        paces.append(cost.training_seconds / cost.updates if cost.updates else math.nan)
+        paces.append(pace(records[longest.trial_id]))
     return sum(paces) / len(paces)
 
 
 def _result(
-    place: Place, seed: int, estimation: Estimation, curve: Curve, cost: tuple[int, float], pace: float
+    place: Place, seed: int, estimation: Estimation, curve: Curve, cost: tuple[int, float], per_update: float
 ) -> CurveResult:
     budgets = estimation.budgets
     band = _at(curve, budgets, estimation.metric)
@@ -323,7 +322,7 @@ def _result(
         band.lows if has_intervals else (),
         band.highs if has_intervals else (),
         planned_cost=updates / budgets[-1],
-        measured_cost=seconds / (pace * budgets[-1]),
+        measured_cost=seconds / (per_update * budgets[-1]),
     )
 
 

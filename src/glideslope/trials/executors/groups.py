@@ -70,7 +70,7 @@ class Groups:
         """
         if not self._queues:
             return Order([], together=False)
-        key = max(self._work, key=lambda key: self._work[key])
+        key = self._most_work()
         share = sum(self._work.values()) / num_workers
         taken = self._lone(share, seconds) if key == ALONE else self._together(key, share)
         self._work[key] -= sum(spec.updates for spec in taken)
@@ -82,8 +82,12 @@ class Groups:
         """Whether the order that `take` would make is as large as orders get."""
         if not self._queues:
             return False
-        key = max(self._work, key=lambda key: self._work[key])
+        key = self._most_work()
         return key == ALONE or len(self._queues[key]) >= MOST_MEMBERS
+
+    def _most_work(self) -> str:
+        """The group that is next; only called while something is queued."""
+        return max(self._work, key=lambda key: self._work[key])
 
     def _together(self, key: str, share: float) -> list[TrialSpec]:
         queue, taken, work = self._queues[key], list[TrialSpec](), 0
