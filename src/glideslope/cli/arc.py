@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import polars as pl
 import typer
 from rich.console import Console
 
@@ -21,15 +21,17 @@ from glideslope.core.spec import parse_plan, split_texts
 from glideslope.report.document import Document
 from glideslope.report.page import Provenance, Section
 from glideslope.report.tables import Table
-from glideslope.studies.arc import candidates as trained
-from glideslope.studies.arc import dataset, evaluation, evaluation_report, experience, selection
+from glideslope.studies.arc import evaluation, evaluation_report, experience, selection
 from glideslope.studies.arc import frequency as often
-from glideslope.studies.arc.collection import collect as make_journeys
 from glideslope.studies.arc.selection_report import selection_table
-from glideslope.studies.arc.training import Recipe
 from glideslope.studies.provenance import provenance
 from glideslope.studies.setting import Setting
+from glideslope.trials.planner import Cell
+from glideslope.trials.record import Record
 from glideslope.trials.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
 
 arc = typer.Typer(help="The autonomous learning-rate controller: make one of your own, and see what it can do.")
 
@@ -59,6 +61,10 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Gather experience: at every turning of a run, try raising, keeping and lowering the rate."""
+    # Here and in `train` and `select`: with polars they take a sixth of a second that other verbs need not wait.
+    from glideslope.studies.arc import dataset
+    from glideslope.studies.arc.collection import collect as make_journeys
+
     use_data(data)
     wanted = experience.itinerary(split_texts(families), journeys, seed)
     if have is not None:
@@ -78,10 +84,10 @@ def collect(
 
 
 def _experience(table: pl.DataFrame) -> Table:
-    decisions = table.filter(pl.col("label") >= 0)
+    decisions = table.filter(table["label"] >= 0)
     rows = []
     for family in [*sorted(set(decisions["family"])), "all"]:
-        mine = decisions if family == "all" else decisions.filter(pl.col("family") == family)
+        mine = decisions if family == "all" else decisions.filter(decisions["family"] == family)
         labels = [mine[column].to_numpy() for column in ("corrected_label", "label")]
         shares = [" / ".join(f"{100 * (column == label).mean():.0f}" for column in labels) for label in range(3)]
         rows.append((family, str(mine["journey"].n_unique()), str(len(mine)), *shares))
@@ -100,10 +106,13 @@ def train(
     rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
     schedule: Annotated[str, typer.Option(help="Of that rate.")] = "constant",
     drop_validation: Annotated[float, typer.Option(help="Probability that an example's validation is zeroed.")] = 0.5,
-    held_out: Annotated[str, typer.Option(help="Families for the offline metrics.")] = ",".join(trained.HELD_OUT),
+    held_out: Annotated[str, typer.Option(help="Families for the offline metrics.")] = ",".join(experience.HELD_OUT),
     workers: Workers = None,
 ) -> None:
     """Train candidates on the experience, one per process."""
+    from glideslope.studies.arc import candidates as trained
+    from glideslope.studies.arc.training import Recipe
+
     recipe = Recipe(drop_validation=drop_validation, epochs=epochs, rate=rate, schedule=schedule)
     console, began = Console(stderr=True, highlight=False), time.time()
     trained.train_all(
@@ -128,15 +137,15 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Let every candidate steer a proxy task; the best mean over all runs decides."""
+    from glideslope.studies.arc.candidates import candidates
+
     use_data(data)
     question = selection.Question(
-        Setting.of(task, (optimizer,)), trained.candidates(out / CANDIDATES), optimizer, num_runs=runs
+        Setting.of(task, (optimizer,)), candidates(out / CANDIDATES), optimizer, num_runs=runs
     )
     facts = provenance()
-    with make_executor(executor, workers, None, None, None, "cpu") as engine, Store(out / SELECTION) as store:
-        store.ask("arc select", question.to_json(), facts)
-        run(selection.cells(question).values(), store, engine)
-        records = store.records()
+    cells = list(selection.cells(question).values())
+    records = _records(cells, out / SELECTION, ("arc select", question.to_json(), facts), executor, workers)
     found = selection.answer(question, records, np.random.default_rng(0))
     if found.winner is not None:
         shutil.copyfile(found.winner.weights, out / SELECTED)
@@ -174,21 +183,15 @@ def frequency(
     use_data(data)
     settings = tuple(Setting.of(name, (evaluation.OPTIMIZER,)) for name in tasks or evaluation.TASKS)
     base = evaluation.Question(settings, num_seeds=seeds)
-    asked = often.questions(base, lambda every: _steering(every, variant, weights), often.FREQUENCIES)
+    asked = often.questions(base, lambda every: Arc(every, variant, weights), often.FREQUENCIES)
     facts = provenance()
-    with make_executor(executor, workers, None, None, None, "cpu") as engine, Store(out / FREQUENCY) as store:
-        store.ask("arc frequency", base.to_json(), facts)
-        run([cell for question in asked.values() for cell in evaluation.cells(question).values()], store, engine)
-        records = store.records()
+    cells = [cell for question in asked.values() for cell in evaluation.cells(question).values()]
+    records = _records(cells, out / FREQUENCY, ("arc frequency", base.to_json(), facts), executor, workers)
     answers = {every: evaluation.answer(question, records) for every, question in asked.items()}
     tables = often.frequency_tables(answers)
-    lead = f"{_steering(1, variant, weights)}, Adam; one seed has one initial weights and one order in all rows."
+    lead = f"{Arc(1, variant, weights)}, Adam; one seed has one initial weights and one order in all rows."
     sections = [Section("How often", list(tables)), Section("", [Provenance(facts)])]
     show_document(Document("How often to decide", lead, sections, {"provenance": facts}), as_json, None)
-
-
-def _steering(every: int, variant: str, weights: str) -> Arc:
-    return Arc(every, variant, weights, "" if weights != "pretrained" else Arc.pretrained().sha256)
 
 
 @arc.command()
@@ -210,7 +213,7 @@ def evaluate(
 ) -> None:
     """Controllers, rules and schedules from rates too low, right and too high, counted in both ways."""
     use_data(data)
-    controllers = {"arc": _steering(every, variant, weights)}
+    controllers = {"arc": Arc(every, variant, weights)}
     if published is not None:
         controllers["published arc"] = Arc.from_file(published, every)
     question = evaluation.Question(
@@ -225,8 +228,20 @@ def evaluate(
         num_seeds=seeds,
     )
     facts = provenance()
-    with make_executor(executor, workers, None, None, None, "cpu") as engine, Store(out / EVALUATION) as store:
-        store.ask("arc evaluate", question.to_json(), facts)
-        run(evaluation.cells(question).values(), store, engine)
-        records = store.records()
+    cells = list(evaluation.cells(question).values())
+    records = _records(cells, out / EVALUATION, ("arc evaluate", question.to_json(), facts), executor, workers)
     show_document(evaluation_report.document(evaluation.answer(question, records), facts), as_json, html)
+
+
+def _records(
+    cells: Sequence[Cell],
+    folder: Path,
+    asked: tuple[str, Mapping[str, Any], dict[str, str]],
+    executor: str,
+    workers: int | None,
+) -> dict[str, Record]:
+    """Whole records of all trials that the cells want: what is `asked` of the store in the folder."""
+    with make_executor(executor, workers, None, None, None, "cpu") as engine, Store(folder) as store:
+        store.ask(*asked)
+        run(cells, store, engine)
+        return store.records()

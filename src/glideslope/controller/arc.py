@@ -21,6 +21,8 @@ from glideslope.core.value import registered, require, unknown
 FACTORS = (1.618, 1.0, 0.618)
 """What the gain is multiplied with, in the order of the network's probabilities."""
 ACTIONS = ("raise", "keep", "lower")
+RAISE, KEEP, LOWER = range(3)
+"""Positions in both."""
 
 PRETRAINED = Path(__file__).parent / "weights" / "arc.safetensors"
 """The weights that come with the library."""

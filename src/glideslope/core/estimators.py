@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -351,12 +351,9 @@ class Snapshots(Estimator):
         require(self.most >= 2, "most", self.most, "most >= 2")
 
     def legs(self, budgets: Budgets) -> tuple[Leg, ...]:
-        warmup, route = warmup_updates(budgets), Route()
-        here = route.go(None, warmup, RISE)
-        for index, (start, end) in enumerate(pairwise((warmup, *budgets))):
-            members = tuple(budgets[max(0, index + 1 - self.most) : index])
-            here = route.go(here, end - start, self.profile, (end,), ensemble=members)
-        return tuple(route.legs)
+        warmup, *cycles = Cyclic(self.profile).legs(budgets)
+        asked = (tuple(budgets[max(0, index + 1 - self.most) : index]) for index in range(len(cycles)))
+        return (warmup, *(replace(leg, ensemble=members) for leg, members in zip(cycles, asked, strict=True)))
 
 
 @registered("independent")

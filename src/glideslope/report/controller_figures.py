@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
-from plotly.subplots import make_subplots
 
 from glideslope.report.controller_tables import ACTIONS
 from glideslope.report.figures import COLORS, GREY, Style, axis_title, escaped, finished, listed
+from glideslope.report.grid import grid, title_below
 
 ACTION_COLORS = (COLORS[0], GREY, COLORS[3])
 """Of raise, keep and lower."""
@@ -226,35 +226,14 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
 
 
 def _grid(rows: Sequence[str], columns: Sequence[str]) -> go.Figure:
-    """Panels whose axes agree along rows and columns, with names at the upper and the left edge.
-
-    A column's name may have several lines.
-    """
     if not columns:
         raise ValueError("there is nothing to draw. Give at least one column.")
-    figure = make_subplots(
-        rows=len(rows),
-        cols=len(columns),
-        column_titles=[escaped(name).replace("\n", "<br>") for name in columns],
-        horizontal_spacing=0.02,
-        vertical_spacing=0.1 / len(rows),
-    )
-    figure.update_annotations(font_size=13)
-    # Not `shared_yaxes`: with a logarithmic row among them, plotly.js drew every row with the range of an empty one.
-    figure.update_xaxes(showticklabels=False)
-    figure.update_xaxes(showticklabels=True, row=len(rows))
-    figure.update_yaxes(showticklabels=False)
-    figure.update_yaxes(showticklabels=True, col=1)
-    for row, name in enumerate(rows, start=1):
-        figure.update_yaxes(title_text=escaped(name), row=row, col=1)
-    return figure
+    return grid(rows, columns, across=0.02, between=0.1 / len(rows))
 
 
 def _titled(figure: go.Figure, below: str, height: int) -> go.Figure:
     """As every figure, with one title below all panels, and room for it, the columns' names and the legend."""
-    figure.add_annotation(
-        text=below, x=0.5, y=0, xref="paper", yref="paper", yanchor="top", yshift=-24, showarrow=False, font_size=13
-    )
+    title_below(figure, below)
     finished(figure, height)
     lines = 1 + max(note.text.count("<br>") for note in figure.layout.annotations)
     has_legend = any(trace.showlegend for trace in figure.data)

@@ -14,9 +14,13 @@ from plotly.colors import find_intermediate_color, hex_to_rgb
 from plotly.subplots import make_subplots
 
 from glideslope.report.figures import Style, escaped, finished, listed
+from glideslope.report.grid import grid, title_below
 
 LEAST, MIDDLE, MOST = (86, 180, 233), (127, 111, 216), (213, 94, 0)
 """Colours of the smallest budget, of one in the middle, of the largest: blue, violet, vermilion."""
+
+ACROSS, BETWEEN = 0.015, 0.04
+"""Gaps between columns and rows of panels, as shares of the figure."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def courses(
     columns = list(next(iter(rows.values())))
     labels = list(dict.fromkeys(label for column in next(iter(rows.values())).values() for label in column))
     colors = dict(zip(labels, budget_colors(len(labels)), strict=True))
-    figure = _panels(list(rows), columns)
+    figure = grid(list(rows), columns, ACROSS, BETWEEN)
     for row, (quantity, by_column) in enumerate(rows.items(), start=1):
         for column, name in enumerate(columns, start=1):
             for label, band in by_column[name].items():
@@ -82,7 +86,7 @@ def courses(
         bands = [band for by_label in by_column.values() for band in by_label.values()]
         figure.update_yaxes(**_axis_of(bands, is_log=quantity in log_rows), row=row)
     figure.update_xaxes(tickvals=[0, 0.5, 1], ticktext=["0", "½", "1"], range=[0, 1.03])
-    _title_below(figure, "share of the budget spent")
+    title_below(figure, "share of the budget spent")
     return _finished(figure, height)
 
 
@@ -97,7 +101,7 @@ def over_budgets(
         metric: what the upright axis says.
         height: in pixels.
     """
-    figure = _panels([metric], list(panels))
+    figure = grid([metric], list(panels), ACROSS, BETWEEN)
     known: set[str] = set()
     for column, lines in enumerate(panels.values(), start=1):
         for name, band in lines.items():
@@ -129,7 +133,7 @@ def over_budgets(
     shown = _apart(shares, 0.05 * len(panels))
     figure.update_xaxes(type="log", tickvals=shown, ticktext=[f"{100 * share:.10g}%" for share in shown])
     figure.update_yaxes(**_axis_of([band for lines in panels.values() for band in lines.values()], is_log=False))
-    _title_below(figure, "budget, share of the maximum")
+    title_below(figure, "budget, share of the maximum")
     return _finished(figure, height)
 
 
@@ -159,26 +163,6 @@ def lines_over_run(
     figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", range=[0, 1.02])
     figure.update_xaxes(title_text="share of the budget spent")
     return finished(figure, height)
-
-
-def _panels(rows: Sequence[str], columns: Sequence[str]) -> go.Figure:
-    """A grid of panels whose axes agree along rows and columns, with names at its upper and its left edge."""
-    figure = make_subplots(
-        rows=len(rows),
-        cols=len(columns),
-        column_titles=[escaped(name) for name in columns],
-        horizontal_spacing=0.015,
-        vertical_spacing=0.04,
-    )
-    figure.update_annotations(font_size=13)
-    # Not `shared_yaxes`: with a logarithmic row among them, plotly.js drew every row with the range of an empty one.
-    figure.update_xaxes(showticklabels=False)
-    figure.update_xaxes(showticklabels=True, row=len(rows))
-    figure.update_yaxes(showticklabels=False)
-    figure.update_yaxes(showticklabels=True, col=1)
-    for row, name in enumerate(rows, start=1):
-        figure.update_yaxes(title_text=escaped(name), row=row, col=1)
-    return figure
 
 
 def _axis_of(bands: Sequence[Band], is_log: bool) -> dict[str, Any]:
@@ -218,13 +202,6 @@ def _apart(shares: Sequence[float], distance: float) -> list[float]:
         if not kept or math.log(kept[-1] / share) >= distance * span:
             kept.append(share)
     return kept[::-1]
-
-
-def _title_below(figure: go.Figure, text: str) -> None:
-    """One title for all panels' upright axes' feet."""
-    figure.add_annotation(
-        text=text, x=0.5, y=0, xref="paper", yref="paper", yanchor="top", yshift=-24, showarrow=False, font_size=13
-    )
 
 
 def _finished(figure: go.Figure, height: int) -> go.Figure:

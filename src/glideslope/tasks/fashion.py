@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import nn
 from torch.nn import functional
 
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.data import FASHION_MNIST
 from glideslope.tasks.models import image_cnn, mlp
-from glideslope.tasks.parts import cut
+from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import Reconstruction
 from glideslope.trials.task import Batch, Default, Splits, seeded_model
 
@@ -26,7 +25,7 @@ def _small(num_train: int) -> Splits:
     arrays = FASHION_MNIST.arrays()
 
     def part(name: str, most: int) -> Batch:
-        images, labels = (torch.from_numpy(arrays[f"{name}_{kind}"][:most]) for kind in ("inputs", "labels"))
+        images, labels = labelled(arrays, name, most)
         return functional.avg_pool2d(images, 2), labels
 
     return cut(part("train", 10_000), part("test", 5000), num_train)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from glideslope.tasks.classification import NUM_CLASSES
 from glideslope.tasks.data import CIFAR10
 from glideslope.tasks.models import Standardise, image_cnn
-from glideslope.tasks.parts import cut
+from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.vision import CIFAR10_MEAN, CIFAR10_STD
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
@@ -70,11 +70,7 @@ class CIFAR10Multitask(Task):
 
     def splits(self) -> Splits:
         arrays = CIFAR10.arrays()
-
-        def part(name: str, most: int) -> Batch:
-            return tuple(torch.from_numpy(arrays[f"{name}_{kind}"][:most]) for kind in ("inputs", "labels"))
-
-        return cut(part("train", 2000), part("test", 1000), num_train=1000)
+        return cut(labelled(arrays, "train", 2000), labelled(arrays, "test", 1000), num_train=1000)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, TwoHeads)

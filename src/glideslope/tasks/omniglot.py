@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import ClassVar, cast, final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from glideslope.tasks.cache import Arrays
 from glideslope.tasks.data import DataFile, archived
-from glideslope.tasks.parts import cut
+from glideslope.tasks.parts import cut, labelled
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
 SIDE = 105
@@ -111,11 +110,7 @@ class OmniglotSiamese(Task):
 
     def splits(self) -> Splits:
         arrays = OMNIGLOT.arrays()
-        train, test = (
-            tuple(torch.from_numpy(arrays[f"{name}_{kind}"]) for kind in ("inputs", "labels"))
-            for name in ("train", "test")
-        )
-        return cut(train, test, num_train=800)
+        return cut(labelled(arrays, "train"), labelled(arrays, "test"), num_train=800)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: Siamese(8, 32))

@@ -5,11 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from glideslope.tasks.cache import Arrays
 from glideslope.trials.task import Batch, Splits
 
 NUM_HELD_OUT = 500
 """Examples to validate on, and as many to test on."""
 ORDER_SEED = 0
+
+
+def labelled(arrays: Arrays, name: str, most: int | None = None) -> Batch:
+    """Inputs and labels of the part "train" or "test" of a data file: all, or the first `most`."""
+    inputs, labels = (torch.from_numpy(arrays[f"{name}_{kind}"][:most]) for kind in ("inputs", "labels"))
+    return inputs, labels
 
 
 def cut(train: Batch, test: Batch, num_train: int) -> Splits:

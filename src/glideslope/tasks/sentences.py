@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glideslope.tasks.classification import Classification
+from glideslope.tasks.data import DataFile
 from glideslope.tasks.models import CharacterModel
-from glideslope.tasks.parts import cut
+from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.text_files import (
     CHARACTERS_PER_SENTENCE,
     COLA,
@@ -60,9 +61,21 @@ def mean_over_words(values: Tensor, words: Tensor) -> Tensor:
     return (values * present).sum(-2) / present.sum(-2).clamp(min=1.0)
 
 
+class SentenceClassification(Classification):
+    """What is said, in two classes."""
+
+    maximum_epochs: ClassVar[int] = 60
+    batch_size: ClassVar[int] = 50
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.1),
+        "adam": Default(0.003),
+        "adamw": Default(0.003),
+    }
+
+
 @final
 @dataclass(frozen=True)
-class SST2LSTM(Classification):
+class SST2LSTM(SentenceClassification):
     """Is a review kind? An LSTM of 32 units on 1,200 phrases of SST-2; the published development set is the test.
 
     Source: Socher et al., "Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank", EMNLP 2013.
@@ -72,16 +85,9 @@ class SST2LSTM(Classification):
     version: ClassVar[int] = 1
     source: ClassVar[str] = "SST-2 (Socher et al., 2013), as in GLUE"
     needs: ClassVar[str | None] = SST2.name
-    maximum_epochs: ClassVar[int] = 60
-    batch_size: ClassVar[int] = 50
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.003),
-        "adamw": Default(0.003),
-    }
 
     def splits(self) -> Splits:
-        return cut(*_labelled(SST2.arrays()), num_train=1200)
+        return _cut(SST2, num_train=1200)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: SentenceLSTM(32, 32, 2))
@@ -89,7 +95,7 @@ class SST2LSTM(Classification):
 
 @final
 @dataclass(frozen=True)
-class MRPCPairs(Classification):
+class MRPCPairs(SentenceClassification):
     """Do two sentences say the same? Mean embeddings of 2,000 pairs of MRPC, compared by a dense network.
 
     Source: Dolan and Brockett, "Automatically Constructing a Corpus of Sentential Paraphrases", 2005.
@@ -99,16 +105,9 @@ class MRPCPairs(Classification):
     version: ClassVar[int] = 1
     source: ClassVar[str] = "MRPC (Dolan and Brockett, 2005), as in GLUE"
     needs: ClassVar[str | None] = MRPC.name
-    maximum_epochs: ClassVar[int] = 60
-    batch_size: ClassVar[int] = 50
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.003),
-        "adamw": Default(0.003),
-    }
 
     def splits(self) -> Splits:
-        return cut(*_labelled(MRPC.arrays()), num_train=2000)
+        return _cut(MRPC, num_train=2000)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: PairModel(32, 32))
@@ -139,7 +138,7 @@ class COLAGRU(Labelled):
         def shifted(part: Batch) -> Batch:
             return part[0][:, :CHARACTERS_PER_SENTENCE], part[0][:, 1:]
 
-        whole = cut(*_labelled(COLA.arrays()), num_train=600)
+        whole = _cut(COLA, num_train=600)
         return Splits(shifted(whole.train), shifted(whole.validation), shifted(whole.test))
 
     def model(self, seed: int) -> nn.Module:
@@ -160,8 +159,6 @@ class COLAGRU(Labelled):
         return {"loss": losses.sum(-1) / (targets != PADDING).sum(-1).clamp(min=1)}
 
 
-def _labelled(arrays: Mapping[str, object]) -> tuple[Batch, Batch]:
-    def part(name: str) -> Batch:
-        return tuple(torch.from_numpy(arrays[f"{name}_{kind}"]) for kind in ("inputs", "labels"))
-
-    return part("train"), part("test")
+def _cut(file: DataFile, num_train: int) -> Splits:
+    arrays = file.arrays()
+    return cut(labelled(arrays, "train"), labelled(arrays, "test"), num_train)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, DataFile
 from glideslope.tasks.models import Standardise, VariationalAutoencoder, cifar_resnet, image_cnn, mlp
-from glideslope.tasks.parts import cut
+from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import VariationalReconstruction
 from glideslope.trials.task import Batch, Default, Noise, Splits, seeded_model
 
@@ -30,12 +30,12 @@ def _image_splits(file: DataFile) -> Splits:
     A file with few images (a test's, a first try's) gives a tenth of them instead.
     """
     arrays = file.arrays()
-    inputs, labels = torch.from_numpy(arrays["train_inputs"]), torch.from_numpy(arrays["train_labels"])
+    inputs, labels = labelled(arrays, "train")
     num_train = len(inputs) - min(NUM_VALIDATION, len(inputs) // 10)
     return Splits(
         train=(inputs[:num_train], labels[:num_train]),
         validation=(inputs[num_train:], labels[num_train:]),
-        test=(torch.from_numpy(arrays["test_inputs"]), torch.from_numpy(arrays["test_labels"])),
+        test=labelled(arrays, "test"),
     )
 
 
@@ -96,11 +96,7 @@ class MNISTMLP(Classification):
 def mnist_images() -> tuple[Batch, Batch]:
     """The published training and test sets: images (n, 1, 28, 28) in [0, 1], labels (n,)."""
     arrays = MNIST.arrays()
-
-    def part(name: str) -> Batch:
-        return tuple(torch.from_numpy(arrays[f"{name}_{kind}"]) for kind in ("inputs", "labels"))
-
-    return part("train"), part("test")
+    return labelled(arrays, "train"), labelled(arrays, "test")
 
 
 @final

@@ -101,6 +101,19 @@ class Record:
         """The evaluation after the last update; None if the trial never got there."""
         return self.validation[-1] if self.status == "finished" and self.validation else None
 
+    def finite_metrics(self, num_validations: int) -> list[float]:
+        """Of all validations, in order, those metrics that are finite.
+
+        Raises:
+            ValueError: a finished trial has fewer than so many, because this is its summary.
+        """
+        if self.status == "finished" and len(self.validation) < num_validations:
+            raise ValueError(
+                f"trial {self.trial_id} has {len(self.validation)} validations of {num_validations}: a summary. Pass "
+                "whole records, from `Store.records`."
+            )
+        return [look.metric for look in self.validation if math.isfinite(look.metric)]
+
     @property
     def summary(self) -> Record:
         """This record without its series, its decisions, what was measured and all validations but the last.

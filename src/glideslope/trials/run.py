@@ -249,7 +249,7 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
         if averages.wants(run.done):
             averages.add(run.done, parameters_to_vector(parameters).detach())
         if run.done in asked:
-            members[run.done] = _state(model)
+            members[run.done] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         if update % stride == 0 or run.done == spec.updates or not math.isfinite(loss):
             run.updates.append(update)
             run.losses.append(loss)
@@ -325,16 +325,12 @@ def _read(
         splits = arithmetic.splits(task)
         judged = model
         if look.ensemble:
-            judged = Ensemble(model, [*(members[update] for update in look.ensemble), _state(model)])
+            judged = Ensemble(model, [*(members[update] for update in look.ensemble), model.state_dict()])
         seen, tested = (
             evaluate(task, judged, split, spec.seeds, look.update, arithmetic)
             for split in (splits.validation, splits.test)
         )
     return Reading(look.of, seen, tested)
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _check_classifies(task: Task) -> None:

@@ -12,10 +12,19 @@ from glideslope.controller.network import HIDDEN, SHAPES, Network
 from glideslope.studies.arc import training
 from glideslope.studies.arc.dataset import Points
 from glideslope.studies.arc.offline import METRICS, offline_metrics
-from glideslope.studies.arc.training import Recipe, Twin, fit, train_candidate, train_candidates
+from glideslope.studies.arc.training import Recipe, Twin, fit, train_candidate
 from glideslope.trials.task import seeded_model
 
 QUICK = Recipe(epochs=2, batch_size=16)
+
+
+def train_candidates(inputs, labels, recipes, folder, held_out=None, report=lambda trained: None):
+    """One candidate per recipe, told of in order."""
+    trained = []
+    for number, recipe in enumerate(recipes):
+        trained.append(train_candidate(inputs, labels, recipe, folder, number, held_out))
+        report(trained[-1])
+    return tuple(trained)
 
 
 def make_examples(n=24, seed=0):

@@ -13,12 +13,10 @@ import numpy as np
 
 from glideslope.core.value import require
 from glideslope.studies.arc.dataset import Points, points, read
+from glideslope.studies.arc.experience import HELD_OUT
 from glideslope.studies.arc.jobs import share_out
 from glideslope.studies.arc.selection import Candidate
 from glideslope.studies.arc.training import Recipe, train_candidate
-
-HELD_OUT = ("digits-vae", "mrpc-pairs")
-"""Families that no candidate is trained on: offline metrics are measured on them."""
 
 WAYS = tuple(product(("v2", "paper"), ("code", "paper"), (True, False)))
 """Loss, variant of the features, and whether labels are corrected: taken in turn."""

@@ -17,8 +17,6 @@ from glideslope.controller.features import Cycle, features
 from glideslope.studies.arc.experience import Journey, Segment
 
 SUFFIX = ".parquet"
-CYCLES = 3
-"""How many of the last cycles a decision rests on."""
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "journey": pl.String,
@@ -153,7 +151,7 @@ def _decisions(table: pl.DataFrame, variant: str, column: str) -> Iterator[tuple
         for row in path.iter_rows(named=True):
             cycles.append(Cycle(_floats(row["train_losses"]), _floats(row["val_losses"]), row["rate"]))
             if row[column] >= 0:
-                yield features(cycles[-CYCLES:], variant), row[column], row["family"]
+                yield features(cycles, variant), row[column], row["family"]
 
 
 def _floats(values: Iterable[float | None]) -> tuple[float, ...]:

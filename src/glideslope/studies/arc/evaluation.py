@@ -313,8 +313,6 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
             used |= {spec.trial_id: (place, records[spec.trial_id]) for spec in cell.tests}
         reports = cell.reports(records)
         used |= {spec.trial_id: (place, records[spec.trial_id]) for spec in reports}
-        for spec in reports:
-            _check_whole(spec, records[spec.trial_id])
         runs[place] = tuple(_run(spec, records[spec.trial_id], directions[place.task]) for spec in reports)
     costs = [record.cost for _, record in used.values()]
     return Answer(
@@ -327,13 +325,8 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
     )
 
 
-def _check_whole(spec: TrialSpec, record: Record) -> None:
-    if record.status == "finished" and len(record.validation) < spec.updates // spec.eval_every:
-        raise ValueError(f"trial {record.trial_id} is a summary. Pass whole records, from `Store.records`.")
-
-
 def _run(spec: TrialSpec, record: Record, higher_is_better: bool) -> Run:
-    metrics = [look.metric for look in record.validation if math.isfinite(look.metric)]
+    metrics = record.finite_metrics(spec.updates // spec.eval_every)
     best = (max if higher_is_better else min)(metrics) if metrics else math.nan
     gains = [1.0, *(gain for _, gain, _ in record.decisions)]
     decisions = tuple(

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
+from glideslope.controller.arc import FACTORS, KEEP
 from glideslope.core.spec import canonical
 from glideslope.core.value import require
 from glideslope.trials.device import exact
@@ -22,9 +23,6 @@ from glideslope.trials.run import batches, evaluate, make_update, one_thread, se
 from glideslope.trials.task import Batch, Task
 from glideslope.trials.trial import Seeds
 
-FACTORS = (1.618, 1.0, 0.618)
-"""Raise, keep, lower."""
-KEEP = 1
 SEGMENTS = 10
 """Of n epochs each, on the path of one run."""
 MOST_EPOCHS = 10
@@ -56,6 +54,9 @@ FAMILIES = (
     "sst2-lstm",
 )
 """For collection. Selection and evaluation have others: tasks on MNIST-1D, Fashion-MNIST and Shakespeare."""
+
+HELD_OUT = ("digits-vae", "mrpc-pairs")
+"""Of these, what no candidate is trained on: offline metrics are measured there."""
 
 
 @dataclass(frozen=True)

@@ -289,12 +289,7 @@ def answer(question: Question, records: Mapping[str, Record], generator: np.rand
 
 
 def _best(record: Record, upward: bool, epochs: int) -> float:
-    if record.status == "finished" and len(record.validation) < epochs:
-        raise ValueError(
-            f"trial {record.trial_id} has {len(record.validation)} validations of {epochs}: a summary. Pass whole "
-            "records, from `Store.records`."
-        )
-    seen = [evaluation.metric for evaluation in record.validation if math.isfinite(evaluation.metric)]
+    seen = record.finite_metrics(epochs)
     return max(seen, default=-math.inf) if upward else min(seen, default=math.inf)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glideslope.controller.arc import fingerprint
+from glideslope.controller.arc import KEEP, LOWER, RAISE, fingerprint
 from glideslope.controller.features import LENGTH
 from glideslope.controller.network import HIDDEN, Network
 from glideslope.core.budget import Steps
@@ -31,8 +31,6 @@ from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.run import library_versions, one_thread
 from glideslope.trials.task import seeded_model
 
-RAISE, KEEP, LOWER = range(3)
-"""The classes."""
 VALIDATION = 1
 """The channel of the validation loss."""
 CLIP = 1e-4
@@ -253,30 +251,6 @@ class Trained:
         return tuple((name, whole[name]) for name in METRICS if name in whole and math.isfinite(whole[name]))
 
 
-def train_candidates(
-    inputs: ArrayLike,
-    labels: ArrayLike,
-    recipes: Sequence[Recipe],
-    folder: Path | str,
-    held_out: Points | None = None,
-    report: Callable[[Trained], None] = lambda trained: None,
-) -> tuple[Trained, ...]:
-    """Train one candidate per recipe; those that lie in the folder already are not trained again.
-
-    Args:
-        inputs, labels: as in `fit`.
-        recipes: recipe k makes candidate k.
-        folder: created if it is not there. A candidate k that came of another recipe or of other data is replaced.
-        held_out: points of families that none of them is trained on: what they are judged by, each time anew.
-        report: is told of every candidate, in order, as soon as it is there.
-    """
-    trained: list[Trained] = []
-    for number, recipe in enumerate(recipes):
-        trained.append(train_candidate(inputs, labels, recipe, folder, number, held_out))
-        report(trained[-1])
-    return tuple(trained)
-
-
 def train_candidate(
     inputs: ArrayLike,
     labels: ArrayLike,
@@ -290,9 +264,13 @@ def train_candidate(
 
     Beside the weights it leaves a JSON file with recipe, data, losses, metrics and library versions.
 
+    A candidate that came of another recipe or of other data is replaced.
+
     Args:
         inputs, labels, recipe: as in `fit`.
-        folder, number, held_out: as in `train_candidates`.
+        folder: created if it is not there.
+        number: the files are candidate-<number>.safetensors and .json.
+        held_out: points of families that it is not trained on: what it is judged by, each time anew.
         facts_of_data: JSON types that the file is to say too; a candidate with other ones is another.
     """
     seen, truths = _checked(inputs, labels)
