@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 from glideslope.tasks import mnist1d
+from glideslope.tasks.augmentation import PADDING, cropped_and_flipped
 from glideslope.tasks.classification import with_label_noise
 from glideslope.tasks.data import DataFormatError
 from glideslope.tasks.digits import DigitsAutoencoder, DigitsMLP, DigitsVAE
 from glideslope.tasks.language import CHARACTERS, ShakespeareLSTM
 from glideslope.tasks.reconstruction import reconstruction_loss
-from glideslope.tasks.vision import PADDING, cropped_and_flipped
 
 
 class TestLabelNoise:

@@ -19,6 +19,7 @@ from glideslope.trials.lookup import data_sha256, find_task, task_splits
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Record
 from glideslope.trials.run import SERIES_LENGTH, run_trial
+from glideslope.trials.task import Task
 from glideslope.trials.trial import Seeds, TaskRef
 
 
@@ -234,7 +235,7 @@ class TestWhatIsRecorded:
     def test_evaluation_does_not_depend_on_the_size_of_its_chunks(self, monkeypatch):
         spec = make_spec(updates=4)
         whole = run_trial(spec).test
-        monkeypatch.setattr("glideslope.trials.run.EVALUATION_BATCH", 5)
+        monkeypatch.setattr(Task, "evaluation_batch", 5)
         assert run_trial(spec).test.metric == pytest.approx(whole.metric, rel=1e-6)
 
     def test_probes_change_nothing_else(self):

@@ -8,9 +8,9 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +35,65 @@ class DataFormatError(ValueError):
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of the data folder, and everything that is known about it.
+    """One file of the data folder, or one folder in the data set's usual layout, and everything that is known about it.
 
     Args:
-        name: of the file.
-        decode: file → arrays, in the form in which they are kept in the cache.
+        name: of the file, or of the folder.
+        decode: file or folder → arrays, in the form in which they are kept in the cache.
         download: nothing → the same arrays, from the network; None where no dependable source is known.
         obtain: how a user gets the file, for the error message.
+        parts: of a folder: files and folders in it without which it is not whole.
+        sha256s: of the file, "" the key, or of parts that are files: the ones that are known to be right.
     """
 
     name: str
     decode: Callable[[Path], Arrays]
     download: Callable[[], Arrays] | None
     obtain: str
+    parts: tuple[str, ...] = ()
+    sha256s: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The file's contents, memory-mapped from the cache; converted (or downloaded and converted) the first time."""
-        folder = os.environ.get(FOLDER_VARIABLE)
-        path = Path(folder, self.name) if folder else None
-        if path is not None and path.is_file():
+        path = self.path
+        if path is not None and path.exists():
+            self._check_parts(path)
             # Size and time, not a hash of the contents: that would cost every worker a quarter of a second on CIFAR-10.
-            status = path.stat()
-            identity = sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+            stats = [(path / part).stat() for part in self.parts or ("",)]
+            facts = " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in stats)
+            identity = sha256(f"{path.resolve()} {facts}".encode()).hexdigest()
             return cached(f"{self.name}-{identity[:16]}", lambda: self._decoded(path))
         return cached(f"{self.name}-downloaded", lambda: self._downloaded(path))
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is looked for; None where no data folder is set."""
+        folder = os.environ.get(FOLDER_VARIABLE)
+        return Path(folder, self.name) if folder else None
+
+    def missing_parts(self, path: Path) -> list[str]:
+        """What a folder lacks."""
+        return [part for part in self.parts if not (path / part).exists()]
+
+    def wrong_parts(self, path: Path) -> list[str]:
+        """What is known to be otherwise, with both checksums: "train.bin: sha256 …, and not …"."""
+        found = {part: file_sha256(path / part) for part in self.sha256s if (path / part).is_file()}
+        return [
+            f"{part or path.name}: sha256 {found[part]}, and not {self.sha256s[part]}"
+            for part in found
+            if found[part] != self.sha256s[part]
+        ]
+
+    def _check_parts(self, path: Path) -> None:
+        if missing := self.missing_parts(path):
+            raise MissingDataError(f"{path} lacks {', '.join(missing)}. {self.obtain}")
 
     def _decoded(self, path: Path) -> Arrays:
         try:
             return self.decode(path)
         except UNREADABLE as error:
-            raise DataFormatError(f"{path} cannot be read as {self.name}: {error}. {self.obtain}") from error
+            wrong = "".join(f" Wrong file: {text}." for text in self.wrong_parts(path))
+            raise DataFormatError(f"{path} cannot be read as {self.name}: {error}.{wrong} {self.obtain}") from error
 
     def _downloaded(self, path: Path | None) -> Arrays:
         looked = (
@@ -85,6 +114,12 @@ class DataFile:
         except Exception as error:
             reason = f"downloading it from Hugging Face failed ({type(error).__name__}: {error})"
             raise MissingDataError(f"{looked}, and {reason}. {way_out}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's contents."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _hugging_face_is_installed() -> bool:

@@ -14,7 +14,7 @@ from glideslope.tasks.data import FASHION_MNIST
 from glideslope.tasks.models import image_cnn, mlp
 from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import Reconstruction
-from glideslope.trials.task import Batch, Default, Splits, seeded_model
+from glideslope.trials.task import Batch, Default, Part, Splits, seeded_model
 
 SOURCE = "Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017), MIT licence"
 SIDE = 14
@@ -73,8 +73,8 @@ class FashionAutoencoder(Reconstruction):
     }
 
     def splits(self) -> Splits:
-        def images(part: Batch) -> Batch:
-            return (part[0].flatten(1),)
+        def images(part: Part) -> Batch:
+            return (part[0][:].flatten(1),)
 
         whole = _small(num_train=2000)
         return Splits(images(whole.train), images(whole.validation), images(whole.test))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from glideslope.tasks.data import TINY_SHAKESPEARE, DataFormatError
 from glideslope.tasks.models import CharacterModel
-from glideslope.trials.task import Batch, Default, Labelled, Metric, Noise, Splits, seeded_model
+from glideslope.trials.task import Batch, Default, Labelled, Metric, Noise, Part, Splits, seeded_model
 
 CHARACTERS = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
 """The 65 distinct characters of the text. Fixed here, so that the model does not depend on the file."""
@@ -105,7 +105,7 @@ class ShakespeareGRU(NextCharacter):
     def splits(self) -> Splits:
         whole = _sequences(length=32)
 
-        def first(part: Batch, count: int) -> Batch:
+        def first(part: Part, count: int) -> Batch:
             return tuple(tensor[:count] for tensor in part)
 
         return Splits(first(whole.train, 600), first(whole.validation, 300), first(whole.test, 300))

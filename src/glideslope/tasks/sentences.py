@@ -23,7 +23,7 @@ from glideslope.tasks.text_files import (
     SST2,
     VOCABULARY_SIZE,
 )
-from glideslope.trials.task import Batch, Default, Labelled, Metric, Noise, Splits, seeded_model
+from glideslope.trials.task import Batch, Default, Labelled, Metric, Noise, Part, Splits, seeded_model
 
 
 class SentenceLSTM(nn.Module):
@@ -135,8 +135,9 @@ class COLAGRU(Labelled):
     }
 
     def splits(self) -> Splits:
-        def shifted(part: Batch) -> Batch:
-            return part[0][:, :CHARACTERS_PER_SENTENCE], part[0][:, 1:]
+        def shifted(part: Part) -> Batch:
+            characters = part[0][:]
+            return characters[:, :CHARACTERS_PER_SENTENCE], characters[:, 1:]
 
         whole = _cut(COLA, num_train=600)
         return Splits(shifted(whole.train), shifted(whole.validation), shifted(whole.test))

@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
+from glideslope.tasks.augmentation import CropAndFlip
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, DataFile
 from glideslope.tasks.models import Standardise, VariationalAutoencoder, cifar_resnet, image_cnn, mlp
 from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import VariationalReconstruction
-from glideslope.trials.task import Batch, Default, Noise, Splits, seeded_model
+from glideslope.trials.task import Batch, Default, Part, Splits, seeded_model
 
 NUM_VALIDATION = 5000
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-PADDING = 4
 
 
 def _image_splits(file: DataFile) -> Splits:
@@ -172,8 +169,8 @@ class MNISTVAE(VariationalReconstruction):
     def splits(self) -> Splits:
         labelled = _image_splits(MNIST)
 
-        def images(part: Batch) -> Batch:
-            return (part[0].flatten(1),)
+        def images(part: Part) -> Batch:
+            return (part[0][:].flatten(1),)
 
         return Splits(train=images(labelled.train), validation=images(labelled.validation), test=images(labelled.test))
 
@@ -183,7 +180,7 @@ class MNISTVAE(VariationalReconstruction):
 
 @final
 @dataclass(frozen=True)
-class CIFAR10ResNet20(Classification):
+class CIFAR10ResNet20(CropAndFlip, Classification):
     """ResNet-20 (269,722 parameters) on CIFAR-10, after He et al.: batch 128, random crop and flip.
 
     45,000 images to train on, 5,000 to choose rates by, the published test set to report on.
@@ -212,32 +209,3 @@ class CIFAR10ResNet20(Classification):
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), cifar_resnet(20)))
-
-    def shown(self, inputs: Tensor, noise: Noise) -> Tensor:
-        return cropped_and_flipped(inputs, noise["shift"], noise["flip"])
-
-    def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
-        """ "shift": first row and column of the crop, (num_samples, 2); "flip": mirrored or not, (num_samples,)."""
-        return {
-            "shift": generator.integers(0, 2 * PADDING + 1, (num_samples, 2)),
-            "flip": generator.random(num_samples) < 0.5,
-        }
-
-
-def cropped_and_flipped(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Each image padded with black, cropped back to its size at `shift`, and mirrored where `flip` is True.
-
-    Args:
-        images: (batch, channels, height, width).
-        shift: (batch, 2), integers in [0, 2 * PADDING]: first row and first column of the crop.
-        flip: (batch,), booleans.
-    """
-    batch, channels, height, width = images.shape
-    padded = functional.pad(images, (PADDING, PADDING, PADDING, PADDING))
-    rows = shift[:, :1] + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device).expand(batch, width)
-    columns = shift[:, 1:] + torch.where(flip[:, None], width - 1 - columns, columns)
-    # One gather for the whole batch: a loop over 128 images costs more than the network's first layer.
-    which = torch.arange(batch, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[:, None, None]
-    return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]

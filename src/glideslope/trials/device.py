@@ -58,7 +58,9 @@ def resident_splits(task: Task, device: str) -> Splits:
     splits = task_splits(task)
     if device == "cpu":
         return splits
-    return Splits(*(_moved(split, device) for split in (splits.train, splits.validation, splits.test)))
+    return Splits(
+        *(tuple(part.to(device) for part in split) for split in (splits.train, splits.validation, splits.test))
+    )
 
 
 def _moved(batch: Batch, device: str) -> Batch:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from glideslope.trials.arithmetic import Arithmetic
 from glideslope.trials.randomness import Stream, generator
-from glideslope.trials.task import Batch, Task
+from glideslope.trials.task import Part, Task
 from glideslope.trials.trial import Seeds
 
 MOST_ROWS = 256
@@ -33,7 +33,7 @@ def row_parts(num_samples: int) -> Iterator[tuple[int, slice]]:
 
 
 def full_gradient_norm(
-    task: Task, model: nn.Module, optimizer: Optimizer, train: Batch, seeds: Seeds, arithmetic: Arithmetic
+    task: Task, model: nn.Module, optimizer: Optimizer, train: Part, seeds: Seeds, arithmetic: Arithmetic
 ) -> float:
     r"""Norm of the full gradient :math:`\|g^*\|`, at the weights as they are.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from glideslope.core.spec import canonical, parse_call
 from glideslope.core.value import unknown
-from glideslope.trials.task import Splits, Task
+from glideslope.trials.task import Column, Splits, Task
 from glideslope.trials.variant import Method, Variant, varied
 
 GROUP = "glideslope.tasks"
@@ -144,13 +144,17 @@ def task_splits(task: Task) -> Splits:
 
 @cache
 def data_sha256(task: Task) -> str:
-    """Fingerprint of all three splits: shapes, types and bytes."""
+    """Fingerprint of all three splits, shapes, types and bytes, and of the weights that models begin with."""
     if isinstance(task, Variant):
         return data_sha256(task.task)
     digest = hashlib.sha256()
     splits = task_splits(task)
     for split in (splits.train, splits.validation, splits.test):
         for tensor in split:
+            if isinstance(tensor, Column):
+                digest.update(tensor.sha256.encode())
+                continue
             digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.contiguous().numpy().data)
+    digest.update(task.pretrained_sha256().encode())
     return digest.hexdigest()

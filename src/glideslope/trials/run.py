@@ -10,10 +10,11 @@ import platform
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,19 +36,20 @@ from glideslope.trials.looks import AveragesOnTheWay, Look
 from glideslope.trials.lookup import data_sha256, find_task, task_params
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
-from glideslope.trials.task import Batch, Labelled, Task
+from glideslope.trials.task import Batch, Column, Labelled, Part, Task
 from glideslope.trials.trial import VALIDATION_PROBES, Seeds, TrialSpec
 from glideslope.trials.variant import Variant
 
 SERIES_LENGTH = 256
 """At most about this many updates are recorded; longer runs keep every 2nd, 3rd, … one, and the last."""
 
-EVALUATION_BATCH = 1024
 SHUFFLED_BYTES = 2**24
 """Training sets up to this size are copied in their new order once an epoch: slices cost a quarter of gathers."""
 
 RECALIBRATION_BATCHES = 20
 """From how many batches statistics of batch normalisation are taken for averaged weights."""
+
+Value = TypeVar("Value")
 
 _log = logging.getLogger(__name__)
 
@@ -388,13 +390,29 @@ def make_update(
 
 
 def batches(
-    task: Task, train: Batch, seeds: Seeds, updates: int, start: int = 0
+    task: Task, train: Part, seeds: Seeds, updates: int, start: int = 0
 ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     """Batches of whole size, each epoch in a new order keyed by (seed, epoch); with the draws that belong to them.
 
     Args:
         updates: number of the update to end before; the first one is number `start`.
     """
+    made = _batches(task, train, seeds, updates, start)
+    return one_ahead(made) if any(isinstance(column, Column) for column in train) else made
+
+
+def one_ahead(values: Iterator[Value]) -> Iterator[Value]:
+    """The same values, each asked for while whoever iterates is still at work with the one before."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, values, None)
+        while (value := following.result()) is not None:
+            following = reader.submit(next, values, None)
+            yield value
+
+
+def _batches(
+    task: Task, train: Part, seeds: Seeds, updates: int, start: int
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     num_samples = len(train[0])
     per_epoch = updates_per_epoch(task, train)
     device = train[0].device
@@ -402,7 +420,7 @@ def batches(
     for update in range(start, updates):
         epoch, position = divmod(update, per_epoch)
         if position == 0 or update == start:
-            order = torch.from_numpy(generator(seeds.data, Stream.ORDER, epoch).permutation(num_samples)).to(device)
+            order = torch.from_numpy(task.order(generator(seeds.data, Stream.ORDER, epoch), num_samples)).to(device)
             augmentation = task.augmentation(generator(seeds.data, Stream.AUGMENTATION, epoch), num_samples)
             draws = {name: torch.from_numpy(values).to(device) for name, values in augmentation.items()}
             if small:
@@ -418,7 +436,7 @@ def batches(
         yield batch, noise
 
 
-def updates_per_epoch(task: Task, train: Batch) -> int:
+def updates_per_epoch(task: Task, train: Part) -> int:
     """Whole batches in one pass over the training set.
 
     Raises:
@@ -432,19 +450,26 @@ def updates_per_epoch(task: Task, train: Batch) -> int:
 
 @torch.no_grad()
 def evaluate(
-    task: Task, model: nn.Module, split: Batch, seeds: Seeds, update: int, arithmetic: Arithmetic = FLOAT32
+    task: Task, model: nn.Module, split: Part, seeds: Seeds, update: int, arithmetic: Arithmetic = FLOAT32
 ) -> Evaluation:
     """Mean loss and metric over a split; its draws are the same at every update."""
-    sums = {"loss": 0.0, task.metric.name: 0.0}
+    sums = dict.fromkeys({"loss", task.metric.name} if task.metric.over_split is None else {"loss"}, 0.0)
+    found: dict[str, list[Tensor]] = {}
     count = len(split[0])
-    for chunk, start in enumerate(range(0, count, EVALUATION_BATCH)):
-        if not arithmetic.takes(chunk):
+    for chunk, start in enumerate(range(0, count, task.evaluation_batch)):
+        if not arithmetic.takes(chunk) and task.metric.over_split is None:
             continue
-        batch = tuple(tensor[start : start + EVALUATION_BATCH] for tensor in split)
+        batch = tuple(tensor[start : start + task.evaluation_batch] for tensor in split)
         draws = task.noise(generator(seeds.noise, Stream.EVALUATION, chunk), len(batch[0]))
         values = arithmetic.evaluate(task, model, batch, {name: torch.from_numpy(draw) for name, draw in draws.items()})
         for name in sums:
             sums[name] += float(values[name].sum(dtype=torch.float64))
+        if task.metric.over_split is not None:
+            for name, value in values.items():
+                found.setdefault(name, []).append(value.cpu())
+    if task.metric.over_split is not None:  # every rank has seen all chunks
+        whole = {name: torch.cat(parts) for name, parts in found.items()}
+        return Evaluation(update, sums["loss"] / count, task.metric.over_split(whole))
     totals = arithmetic.total(sums)
     return Evaluation(update, totals["loss"] / count, totals[task.metric.name] / count)
 

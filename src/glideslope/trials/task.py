@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,41 @@ from torch.nn import functional
 
 Batch = tuple[Tensor, ...]
 """Tensors that share their leading axis, one entry per example: usually (inputs, targets)."""
+
+
+class Column(ABC):
+    """Rows that are read when they are asked for: it stands where a tensor would, for what no memory holds.
+
+    It stays on the CPU, and the rows it gives are moved; a training set of columns is read one batch ahead.
+
+    Attributes:
+        device: where the rows are when they have been read.
+        nbytes: infinite, as nobody is to copy it whole.
+    """
+
+    device = torch.device("cpu")
+    nbytes = math.inf
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    @abstractmethod
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Examples by a slice or by their numbers, (rows,) int64: tensor (rows, …)."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Fingerprint of all that its rows are made of."""
+
+    def to(self, device: str) -> Column:
+        """Itself, wherever the rows are wanted."""
+        return self
+
+
+Part = tuple[Tensor | Column, ...]
+"""A whole split: what batches are cut from."""
 
 Noise = Mapping[str, Tensor]
 """Every random number a loss may use, by name: drawn outside, passed in, so that a loss is a pure function."""
@@ -27,20 +63,23 @@ class Metric:
         name: the field's word, in the task's `evaluate` dictionary: "error", "loss", "perplexity".
         higher_is_better: direction.
         unit: printed behind the number, "%" for shares.
+        over_split: all that `evaluate` returned, every example of a split along the leading axes → the metric. None
+            is the mean of the entry that is called `name`. With one, entries may have any shape behind that axis.
     """
 
     name: str
     higher_is_better: bool = False
     unit: str = ""
+    over_split: Callable[[Mapping[str, Tensor]], float] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Splits:
     """Three disjoint sets. Rates are tuned on `validation`, reported on `test`, which is seen at the last step only."""
 
-    train: Batch
-    validation: Batch
-    test: Batch
+    train: Part
+    validation: Part
+    test: Part
 
 
 @dataclass(frozen=True)
@@ -68,7 +107,8 @@ class Task(ABC):
     3. `loss` and `evaluate` draw nothing: all randomness comes in through `noise`. That is what lets a member of a
        batched population equal the trial run alone. They use only operations that `torch.func.vmap` can batch
        wherever the model family allows it.
-    4. `evaluate` returns one value per example, so that sums over chunks do not depend on the chunk size.
+    4. `evaluate` returns one value per example (or one row, for a metric over the whole split), so that results do not
+       depend on the chunk size.
 
     The engine calls `model.train()` before updates and `model.eval()` before `evaluate`. `loss` receives the draws of
     `noise` together with its examples' rows of `augmentation`; `evaluate` receives the draws of `noise` only.
@@ -77,11 +117,12 @@ class Task(ABC):
         name: how users and the store call it, e.g. "mnist1d-mlp".
         version: raised whenever a change alters what any trial of the task computes.
         source: where data and model come from, one line.
-        needs: name of the file in the data folder, or None for embedded data.
+        needs: name of the file or folder in the data folder, or None for embedded data.
         maximum_epochs: the 100 % budget.
         batch_size: examples per update; the remainder of an epoch is dropped, and each epoch is drawn in a new order.
         metric: what `compare` reports.
         defaults: optimizer name → `Default`; at least "sgdm", "adam", "adamw".
+        evaluation_batch: most examples that are evaluated at once; their draws depend on it.
         whole_epochs: True for settings of the papers, whose budgets are rounded up to whole epochs.
     """
 
@@ -93,6 +134,7 @@ class Task(ABC):
     batch_size: ClassVar[int]
     metric: ClassVar[Metric]
     defaults: ClassVar[Mapping[str, Default]]
+    evaluation_batch: ClassVar[int] = 1024
     whole_epochs: ClassVar[bool] = False
 
     @abstractmethod
@@ -109,7 +151,18 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Per-example values, each of shape (batch,): always "loss", and `metric.name`."""
+        """Per-example values, each of shape (batch,): always "loss", and `metric.name`.
+
+        A metric over the whole split wants what it is made of instead, (batch, …) each.
+        """
+
+    def order(self, generator: np.random.Generator, num_samples: int) -> np.ndarray:
+        """In which order an epoch goes through the training set: (num_samples,) int64, by default at random."""
+        return generator.permutation(num_samples)
+
+    def pretrained_sha256(self) -> str:
+        """Fingerprint of the weights that every model begins with; empty where all of them are drawn."""
+        return ""
 
     def noise(self, generator: np.random.Generator, batch_size: int) -> dict[str, np.ndarray]:
         """Draws for one update (or one evaluation chunk), keyed by (seed, stream, step); none by default."""

@@ -16,7 +16,7 @@ from glideslope.trials.task import Batch, Labelled, Noise, Splits, Task
 Criterion = Callable[..., Tensor]
 """(logits, labels, and the options of `Labelled.criterion` by name) → mean loss."""
 
-COPIED = ("source", "needs", "maximum_epochs", "batch_size", "metric", "defaults", "whole_epochs")
+COPIED = ("source", "needs", "maximum_epochs", "batch_size", "metric", "defaults", "evaluation_batch", "whole_epochs")
 
 
 class Method(ABC):
@@ -111,6 +111,12 @@ class Variant(Task):
 
     def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
         return self.task.augmentation(generator, num_samples)
+
+    def order(self, generator: np.random.Generator, num_samples: int) -> np.ndarray:
+        return self.task.order(generator, num_samples)
+
+    def pretrained_sha256(self) -> str:
+        return self.task.pretrained_sha256()
 
 
 @dataclass(frozen=True)

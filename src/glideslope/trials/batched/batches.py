@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ class MemberBatches:
 
     def __init__(self, task: Task, seeds: Sequence[Seeds], device: str = "cpu") -> None:
         self.task, self.device = task, device
-        self.train = resident_splits(task, device).train
+        # No columns: tasks that have them are not batched.
+        self.train = cast("Batch", resident_splits(task, device).train)
         self.per_epoch = updates_per_epoch(task, self.train)
         self.draws_noise = type(task).noise is not Task.noise
         # Tuning trials share seeds: every order and every draw is made once for all members that want it.
@@ -111,7 +112,7 @@ class MemberBatches:
         """Orders of the different seeds, (orders, examples), and the draws of an epoch, (orders, examples, …)."""
         if epoch not in self.made:
             count = len(self.train[0])
-            order = _stack([generator(seed, Stream.ORDER, epoch).permutation(count) for seed in self.orders])
+            order = _stack([self.task.order(generator(seed, Stream.ORDER, epoch), count) for seed in self.orders])
             draws = [self.task.augmentation(generator(seed, Stream.AUGMENTATION, epoch), count) for seed in self.orders]
             self.made[epoch] = order, {name: _stack([each[name] for each in draws]) for name in draws[0]}
         return self.made[epoch]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from glideslope.trials.batched.programs import PaddedProgram, Program, StackedProgram, VmapProgram
 from glideslope.trials.batched.side_by_side import SideBySide, SideBySideInBfloat16
 from glideslope.trials.device import exact, resident_splits
+from glideslope.trials.lookup import task_splits
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.run import one_thread
-from glideslope.trials.task import Task
+from glideslope.trials.task import Column, Task
 
 MOST_WEIGHTS = 30_000
 """Members with more weights run alone. With 26,122 (64-128-128-10) a population is 2 to 3 times as fast as loops, with
@@ -46,6 +47,8 @@ def choose_program(task: Task, device: str = "cpu", precision: str = "float32") 
         device: "cpu" or "cuda", on which all this is tried.
         precision: of the trials; on a CPU, trials in bfloat16 run one by one.
     """
+    if not _fits(task, device):
+        return None
     models = [task.model(seed).to(device) for seed in PROBES]
     # As trials are run: with more threads a kernel's bits depend on how it was divided.
     with one_thread(), exact():
@@ -57,6 +60,14 @@ def choose_program(task: Task, device: str = "cpu", precision: str = "float32") 
             except Exception:
                 continue
     return None
+
+
+def _fits(task: Task, device: str) -> bool:
+    """Whether it is worth making several models: large ones take seconds and gigabytes."""
+    columns = any(isinstance(column, Column) for column in task_splits(task).train)
+    if columns or task.metric.over_split is not None:
+        return False
+    return device == "cuda" or sum(weight.numel() for weight in task.model(PROBES[0]).parameters()) <= MOST_WEIGHTS
 
 
 def _candidates(models: Sequence[nn.Module], device: str, precision: str) -> tuple[type[Program], ...]:

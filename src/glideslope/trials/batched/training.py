@@ -26,12 +26,8 @@ from glideslope.trials.full_gradient import EPOCH, row_parts
 from glideslope.trials.looks import AveragesOnTheWay
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Evaluation, Reading
-from glideslope.trials.run import (
-    EVALUATION_BATCH,
-    SERIES_LENGTH,
-    Run,
-)
-from glideslope.trials.task import Batch, Noise, Task
+from glideslope.trials.run import SERIES_LENGTH, Run
+from glideslope.trials.task import Batch, Noise, Part, Task
 from glideslope.trials.trial import TrialSpec
 
 EVALUATION_ROWS = 256
@@ -281,16 +277,16 @@ class PopulationTraining:
             self.runs[member].measured["full_gradient_norm"].append(norm)
 
     @torch.no_grad()
-    def _evaluate(self, split: Batch, done: int) -> dict[int, Evaluation]:
+    def _evaluate(self, split: Part, done: int) -> dict[int, Evaluation]:
         """As `run.evaluate`, for all members that the program is bound to."""
-        most = EVALUATION_ROWS if self.device == "cpu" else EVALUATION_BATCH
+        most = EVALUATION_ROWS if self.device == "cpu" else self.task.evaluation_batch
         metric = self.task.metric.name
         count = len(split[0])
         totals = {
             name: torch.zeros(len(self.active), dtype=torch.float64, device=self.device) for name in ("loss", metric)
         }
-        for chunk, start in enumerate(range(0, count, EVALUATION_BATCH)):
-            stop = min(start + EVALUATION_BATCH, count)
+        for chunk, start in enumerate(range(0, count, self.task.evaluation_batch)):
+            stop = min(start + self.task.evaluation_batch, count)
             draws = self.data.noise(Stream.EVALUATION, chunk, stop - start, self.active)
             for first in range(start, stop, most):
                 rows = slice(first, min(first + most, stop))
