@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
+from glideslope.trials.task import Batch, Column, Default, Metric, Noise, Part, Splits, Task, seeded_model
 
 NUM_FEATURES = 4
 EVENTS: list[str] = []
@@ -219,3 +219,77 @@ class Plain(Regression):
 
 
 not_a_task = 3
+
+
+@dataclass(frozen=True)
+class OutOfMemory(Regression):
+    """A machine on which five examples are the most."""
+
+    name: ClassVar[str] = "out_of_memory"
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        if len(batch[0]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return super().loss(model, batch, noise)
+
+
+@dataclass(frozen=True)
+class InOrder(Regression):
+    """An epoch goes through its examples backwards."""
+
+    name: ClassVar[str] = "in_order"
+
+    def order(self, generator: np.random.Generator, num_samples: int) -> np.ndarray:
+        return np.arange(num_samples)[::-1].copy()
+
+
+def correlation(values: Mapping[str, Tensor]) -> float:
+    """Of predictions and targets: no mean of anything that one example has."""
+    return float(torch.corrcoef(torch.stack([values["predicted"], values["target"]]))[0, 1])
+
+
+@dataclass(frozen=True)
+class Correlated(Regression):
+    """Judged over the whole split."""
+
+    name: ClassVar[str] = "correlated"
+    metric: ClassVar[Metric] = Metric("correlation", higher_is_better=True, over_split=correlation)
+
+    def evaluate(self, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        inputs, targets = batch
+        return {"loss": self._errors(model, batch), "predicted": model(inputs)[:, 0], "target": targets}
+
+
+class OnDemand(Column):
+    """Rows of a tensor, read one access at a time; the sizes of what was read are kept."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        found = self.values[rows]
+        self.read.append(len(found))
+        return found
+
+    @property
+    def sha256(self) -> str:
+        return f"{float(self.values.sum()):.6f}"
+
+
+@dataclass(frozen=True)
+class ReadOnDemand(Regression):
+    """The same data, in columns."""
+
+    name: ClassVar[str] = "read_on_demand"
+
+    def splits(self) -> Splits:
+        whole = super().splits()
+
+        def columns(part: Part) -> Part:
+            return OnDemand(part[0][:]), part[1]
+
+        return Splits(columns(whole.train), columns(whole.validation), columns(whole.test))

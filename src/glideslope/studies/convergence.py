@@ -196,13 +196,13 @@ class WatchedRun:
         course = spec.policy.plan["lr"]
         if not isinstance(course, Relative):
             raise ValueError(f"the rate of a watched trial follows a schedule, but the plan is {spec.policy}.")
-        progress = tuple(seen.update / spec.updates for seen in record.validation)
+        progress = tuple(seen.update / spec.last_update for seen in record.validation)
         return cls(
             spec.seeds.init,
             progress,
             record.measured["full_gradient_norm"],
             tuple(float(course.value(share, spec.rate)) for share in progress),
-            tuple(update / spec.updates for update in record.series.updates),
+            tuple(update / spec.last_update for update in record.series.updates),
             record.series.train_loss,
             record.series.probes["weight_norm"],
         )

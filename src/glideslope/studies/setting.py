@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from glideslope.core.budget import Epochs
@@ -49,7 +49,7 @@ class Setting:
             rates.append((text, default.rate if default else optimizer.rate))
         return cls(
             task=TaskRef(canonical_name(name), task.version, canonical(task_params(task)), data_sha256(task)),
-            metric=task.metric,
+            metric=replace(task.metric, over_split=None),
             maximum_epochs=task.maximum_epochs,
             updates_per_epoch=updates_per_epoch(task, task_splits(task).train),
             whole_epochs=task.whole_epochs,
@@ -80,7 +80,9 @@ class Setting:
         return for_budget(policy, Epochs(self.epochs(share), self.updates_per_epoch))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        content = asdict(self)
+        del content["metric"]["over_split"]  # how the task reckons, no fact that a report needs
+        return content
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Setting:

@@ -24,6 +24,7 @@ from glideslope.trials.batched.programs import Program, member_bytes
 from glideslope.trials.batched.replay import CaptureFailed
 from glideslope.trials.batched.training import PopulationTraining
 from glideslope.trials.device import arithmetic_on, exact
+from glideslope.trials.memory import is_of_memory
 from glideslope.trials.record import Record
 from glideslope.trials.run import (
     one_thread,
@@ -135,7 +136,7 @@ def _run_part(task: Task, way: type[Program], specs: Sequence[TrialSpec], frame:
         return _train(task, way, specs, frame)
     except Exception as error:
         # The error itself would keep the population's memory.
-        told, is_large = f"{type(error).__name__}: {error}", _out_of_memory(error)
+        told, is_large = f"{type(error).__name__}: {error}", is_of_memory(error)
         is_capture = isinstance(error, CaptureFailed)
     device = frame.device if frame else "cpu"
     if is_large and (halves := _halves(specs, frame, way)):
@@ -184,10 +185,6 @@ def _train(task: Task, way: type[Program], specs: Sequence[TrialSpec], frame: Fr
 def _one_by_one(specs: Sequence[TrialSpec], device: str) -> list[Record]:
     records = [run_trial(spec, None, arithmetic_on(device, spec.precision)) for spec in specs]
     return [replace(record, path={**record.path, "executor": "population", "method": "loop"}) for record in records]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 @cache

@@ -34,6 +34,7 @@ from glideslope.trials.device import exact
 from glideslope.trials.full_gradient import full_gradient_norm
 from glideslope.trials.looks import AveragesOnTheWay, Look
 from glideslope.trials.lookup import data_sha256, find_task, task_params
+from glideslope.trials.memory import explained
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
 from glideslope.trials.task import Batch, Column, Labelled, Part, Task
@@ -204,7 +205,7 @@ def _begin(spec: TrialSpec, task: Task, run: Run, checkpoints: Checkpoints | Non
         _log.warning("trial %s starts anew, its checkpoint is of no use: %s", spec.trial_id, reason)
         return _build(spec, task, arithmetic)
     run.go_on(found.progress)
-    _log.info("trial %s goes on after %d of %d updates", spec.trial_id, run.done, spec.updates)
+    _log.info("trial %s goes on after %d of %d updates", spec.trial_id, run.done, spec.last_update)
     return training
 
 
@@ -234,7 +235,7 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
     training = _begin(spec, task, run, checkpoints, arithmetic)
     model, optimizer, scheduler = training.model, training.optimizer, training.scheduler
     parameters = _trained(model)
-    stride = math.ceil(spec.updates / SERIES_LENGTH)
+    stride = math.ceil(spec.last_update / SERIES_LENGTH)
     started = time.perf_counter()
     averages = AveragesOnTheWay(spec.looks)
     asked = {update for look in spec.looks for update in look.ensemble}
@@ -243,16 +244,19 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
     if not arithmetic.leads or asked or spec.restarts or any(look.average for look in spec.looks):
         checkpoints = None  # averages in the making and members of ensembles are not kept
     due = math.inf if checkpoints is None else started + checkpoints.pause(0.0)
-    for batch, noise in batches(task, splits.train, spec.seeds, spec.updates, run.done):
+    for batch, noise in batches(task, splits.train, spec.seeds, spec.last_update, run.done):
         update = run.done
         rate = float(scheduler.get_last_lr()[0])
-        loss = make_update(task, model, optimizer, batch, noise, arithmetic)
+        try:
+            loss = make_update(task, model, optimizer, batch, noise, arithmetic)
+        except (RuntimeError, MemoryError) as error:
+            raise explained(error, task, model, batch, noise, arithmetic) from error
         run.done += 1
         if averages.wants(run.done):
             averages.add(run.done, parameters_to_vector(parameters).detach())
         if run.done in asked:
             members[run.done] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        if update % stride == 0 or run.done == spec.updates or not math.isfinite(loss):
+        if update % stride == 0 or run.done == spec.last_update or not math.isfinite(loss):
             run.updates.append(update)
             run.losses.append(loss)
             run.rates.append(rate)
@@ -272,7 +276,7 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             set_training(model, optimizer, True)
             started = time.perf_counter()
             run.evaluation_seconds += started - paused
-        if run.done % spec.eval_every == 0 or run.done == spec.updates:
+        if run.done % spec.eval_every == 0 or run.done == spec.last_update:
             paused = time.perf_counter()
             run.training_seconds += paused - started
             set_training(model, optimizer, False)
@@ -281,7 +285,7 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             if "full_gradient_norm" in run.measured:
                 norm = full_gradient_norm(task, model, optimizer, splits.train, spec.seeds, arithmetic)
                 run.measured["full_gradient_norm"].append(norm)
-            if run.done == spec.updates:
+            if run.done == spec.last_update:
                 run.test = evaluate(task, model, splits.test, spec.seeds, run.done, arithmetic)
                 if not (math.isfinite(run.test.loss) and math.isfinite(seen.loss)):
                     run.status = "diverged"
@@ -294,7 +298,7 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
             run.evaluation_seconds += started - paused
         if run.done in spec.restarts:
             _begin_anew(spec, task, model, optimizer, run.done, empty)
-        if checkpoints is not None and time.perf_counter() >= due and run.done < spec.updates:
+        if checkpoints is not None and time.perf_counter() >= due and run.done < spec.last_update:
             run.training_seconds += time.perf_counter() - started
             due = _keep(spec, run, training, checkpoints, arithmetic)
             started = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -67,7 +68,7 @@ class TrialSpec:
         optimizer: how.
         policy: plan and controller.
         rate: base learning rate, > 0 and finite.
-        updates: length of the run and span of its schedule.
+        updates: length of the run and span of its schedule; a preamble comes before it.
         eval_every: updates between validations; the last update is always validated.
         probes: names from `PROBES`: of updates where they are recorded, of validations where they take place.
         looks: when and how the model is judged on the way, in order of their updates.
@@ -96,19 +97,29 @@ class TrialSpec:
             require(False, "probes", self.probes, f"names from {PROBES}")
         if self.looks:  # most trials have none, and planning makes 100,000
             ats = [look.update for look in self.looks]
-            bound = f"updates from 1 to {self.updates}, in order, and each look once"
+            bound = f"updates from 1 to {self.last_update}, in order, and each look once"
             in_order = ats == sorted(ats) and len(set(self.looks)) == len(ats)
-            require(in_order and all(1 <= at <= self.updates for at in ats), "looks", ats, bound)
+            require(in_order and all(1 <= at <= self.last_update for at in ats), "looks", ats, bound)
             for look in self.looks:
                 earlier = all(1 <= at < look.update for at in look.ensemble)
                 require(earlier, "ensemble", look.ensemble, f"updates from 1 to {look.update - 1}")
         if self.restarts:
-            rising = all(a < b for a, b in pairwise((0, *self.restarts, self.updates)))
-            require(rising, "restarts", self.restarts, f"updates from 1 to {self.updates - 1}, rising")
-        if self.policy.plan.preamble is not None:
-            raise ValueError(f"trials run within their budget and have no preamble yet, but the plan is {self.policy}.")
+            rising = all(a < b for a, b in pairwise((0, *self.restarts, self.last_update)))
+            require(rising, "restarts", self.restarts, f"updates from 1 to {self.last_update - 1}, rising")
+        preamble = self.policy.plan.preamble
+        if preamble is not None and preamble.length.unit != "updates":
+            raise ValueError(
+                f"the plan's preamble takes {preamble.length}, but a trial counts updates: give it in updates, or in "
+                "epochs of known length."
+            )
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+
+    @property
+    def last_update(self) -> int:
+        """All updates that are made: those of the plan's preamble, which are no part of the budget, and `updates`."""
+        preamble = self.policy.plan.preamble
+        return self.updates + (math.ceil(preamble.length.limit) if preamble is not None else 0)
 
     @property
     def trajectory(self) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Memory: what fits, where a batch did not."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+from torch import nn
+
+from glideslope.trials.arithmetic import Arithmetic
+from glideslope.trials.task import Batch, Noise, Task
+
+
+def explained(
+    error: Exception, task: Task, model: nn.Module, batch: Batch, noise: Noise, arithmetic: Arithmetic
+) -> Exception:
+    """What was raised by an update with this batch; where memory ran out, an error that says how many examples fit."""
+    if not is_of_memory(error):
+        return error
+    traceback.clear_frames(error.__traceback__)  # they hold on to the tensors of the attempt
+    fits = _largest(task, model, batch, noise, arithmetic)
+    return MemoryError(
+        f"a batch of {len(batch[0])} examples of {task.name} does not fit into memory; "
+        f"{f'{fits} examples do' if fits else 'not even one does'}. Share it between several devices, "
+        "--executor torchrun --ranks N, or take one with more memory."
+    )
+
+
+def _largest(task: Task, model: nn.Module, batch: Batch, noise: Noise, arithmetic: Arithmetic) -> int:
+    """The largest of a half, a quarter, … of the batch whose gradient can be computed; 0 if none can."""
+    size = len(batch[0])
+    fewer = size // 2
+    while fewer:
+        draws = {name: draw[:fewer] if draw.dim() and len(draw) == size else draw for name, draw in noise.items()}
+        try:
+            arithmetic.loss(task, model, tuple(tensor[:fewer] for tensor in batch), draws).backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, MemoryError) as error:
+            if not is_of_memory(error):
+                raise
+        else:
+            return fewer
+        fewer //= 2
+    return 0
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; on the CPU PyTorch has no class of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
