@@ -63,10 +63,10 @@ def correlation(
     who, when = drawn(count), drawn(num_runs)
     scores = by_seed[who[:, :, None], when[:, None, :]].mean(axis=2)
     both = foretold[who], scores
-    return Correlation(metric, _estimate(spearman(*both)), _estimate(kendall(*both)), count)
+    return Correlation(metric, percentiles(spearman(*both)), percentiles(kendall(*both)), count)
 
 
-def _estimate(values: Array) -> Estimate:
+def percentiles(values: Array) -> Estimate:
     """The first value, with percentiles of the others; resamples in which nothing varies are left out."""
     known = values[1:][np.isfinite(values[1:])]
     if not (len(known) and math.isfinite(values[0])):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from glideslope.core.spec import to_text
-from glideslope.report import figures
+from glideslope.report import figures, published
 from glideslope.report.coverage import Coverage, measure_coverage
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Figure, Provenance, Section
@@ -27,7 +27,7 @@ from glideslope.report.study_tables import (
     scores_table,
 )
 from glideslope.report.tables import Entry, Table, finite_or_none
-from glideslope.studies.compare import Answer, Place, Question, Row, percent
+from glideslope.studies.compare import PAPER_SCHEDULES, Answer, Place, Question, Row, percent
 from glideslope.studies.tuning import Choice
 
 BOOTSTRAP_SEED = 0
@@ -81,6 +81,9 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
         ranked, extra = _ranking_sections(complete.cells, counted, directions, metrics, question, baseline)
         sections += ranked
         data |= extra
+    if beside := _beside_the_paper(cells, complete.cells, counted, directions, metrics):
+        sections.append(Section("Beside the paper", [*beside]))
+        data["beside_the_paper"] = [table.to_json() for table in beside]
     looks = figures.styles(schedules)
     sections += [
         Section(
@@ -226,6 +229,25 @@ def _ranking_sections(
     merged = " Plateau is merged into step by the better score, as in the paper." if merge else ""
     note = f"The form of the REX paper's Table 1.{merged}{outside}"
     return [Section("Who wins", [note, *top]), Section("By how much, and how sure", paired)], data
+
+
+def _beside_the_paper(
+    cells: Sequence[Cell],
+    complete: Sequence[Cell],
+    counted: tuple[str, ...],
+    directions: Mapping[str, bool],
+    metrics: Mapping[str, str],
+) -> list[Table]:
+    """Our cells that the paper has, too; and its Table 1, where all the schedules of it were compared."""
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    tables = [found.to_table(metrics[found.cell.task]) for found in published.agreements(cells, generator)]
+    if complete and set(PAPER_SCHEDULES) <= set(counted):
+        nominal = nominal_ranking(complete, higher_is_better=directions, merge=MERGE)
+        expected = None
+        if min(len(scores) for cell in complete for scores in cell.scores.values()) >= 2:
+            expected = expected_ranking(complete, generator, higher_is_better=directions, merge=MERGE)
+        tables.append(published.top_table(nominal, expected))
+    return tables
 
 
 def _expected(
