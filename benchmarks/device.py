@@ -64,9 +64,9 @@ _make_do()
 
 from glideslope.core.spec import canonical  # noqa: E402 - after the stand-ins
 from glideslope.studies.setting import Setting  # noqa: E402
+from glideslope.tasks.cifar import CIFAR10ResNet20  # noqa: E402
 from glideslope.tasks.digits import DigitsAutoencoder, DigitsMLP, DigitsVAE  # noqa: E402
 from glideslope.tasks.mnist1d import MNIST1DMLP  # noqa: E402
-from glideslope.tasks.vision import CIFAR10ResNet20  # noqa: E402
 from glideslope.trials import population  # noqa: E402
 from glideslope.trials.arithmetic import ARITHMETICS  # noqa: E402
 from glideslope.trials.batched import side_by_side  # noqa: E402

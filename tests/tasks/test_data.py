@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from glideslope.tasks import data
-from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, TINY_SHAKESPEARE, DataFormatError, MissingDataError
+from glideslope.tasks.data import (
+    CIFAR10,
+    FASHION_MNIST,
+    MNIST,
+    TINY_SHAKESPEARE,
+    DataFile,
+    DataFormatError,
+    MissingDataError,
+)
+from glideslope.tasks.image_sets import CIFAR100
 
 
 @pytest.fixture
@@ -250,3 +259,48 @@ class TestDownload:
         with pytest.raises(MissingDataError, match="char-rnn"):
             TINY_SHAKESPEARE.arrays()
         assert hugging_face.asked == []
+
+
+class TestWrongContents:
+    def test_labels_of_a_class_that_is_none(self, folder):
+        raw = grey(0)
+        raw["train_labels"][2] = 11
+        np.savez(folder / MNIST.name, **raw)
+        with pytest.raises(DataFormatError, match=r"train labels go from \d to 11, but there are 10 classes"):
+            MNIST.arrays()
+
+    def test_images_of_another_size(self, folder):
+        raw = grey(0)
+        raw["test_images"] = np.zeros((4, 32, 32), np.uint8)
+        np.savez(folder / MNIST.name, **raw)
+        with pytest.raises(DataFormatError, match=r"test images are of shape \(32, 32\), and not \(28, 28\)"):
+            MNIST.arrays()
+
+    def test_a_truncated_file_is_named_with_both_checksums(self, folder):
+        np.savez(folder / MNIST.name, **grey(0))
+        whole = (folder / MNIST.name).read_bytes()
+        (folder / MNIST.name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(
+            DataFormatError, match=f"its sha256 is [0-9a-f]{{64}}, that of the right file {MNIST.sha256}"
+        ):
+            MNIST.arrays()
+
+    def test_a_folder_that_lacks_a_part(self, folder):
+        (folder / "cifar-100-binary").mkdir()
+        with pytest.raises(MissingDataError, match=r"cifar-100-binary lacks train.bin, test.bin"):
+            CIFAR100.arrays()
+
+    def test_a_part_that_changes_is_read_anew(self, folder):
+        set_of_two = DataFile(
+            "two",
+            lambda path: {"sizes": np.array([len((path / name).read_bytes()) for name in "ab"])},
+            None,
+            "",
+            ("a", "b"),
+        )
+        (folder / "two").mkdir()
+        for name in "ab":
+            (folder / "two" / name).write_bytes(b"12")
+        assert set_of_two.arrays()["sizes"].tolist() == [2, 2]
+        (folder / "two" / "b").write_bytes(b"123")
+        assert set_of_two.arrays()["sizes"].tolist() == [2, 3]

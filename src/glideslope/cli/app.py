@@ -12,6 +12,7 @@ from rich.markup import escape
 from glideslope.cli.arc import arc
 from glideslope.cli.compare import compare
 from glideslope.cli.convergence import convergence
+from glideslope.cli.data import data
 from glideslope.cli.export import export
 from glideslope.cli.find_lr import find_lr
 from glideslope.cli.rank import rank
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (compare, tradeoff, convergence, find_lr, report, rank, show, tasks, trials, export):
+for verb in (compare, tradeoff, convergence, find_lr, report, rank, show, tasks, data, trials, export):
     app.command()(verb)
 app.add_typer(arc, name="arc")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from dataclasses import asdict
 
+import torch
 import typer
 
 from glideslope.report.tables import Table
 from glideslope.trials.lookup import find_method, find_task, registered_methods, registered_tasks
+from glideslope.trials.task import Task
 
 
 def tasks() -> None:
@@ -16,15 +19,25 @@ def tasks() -> None:
     rows = []
     for name in registered_tasks():
         task = find_task(name)
-        size = sum(weight.numel() for weight in task.model(0).parameters())
         metric = f"{task.metric.name}{f', {task.metric.unit}' if task.metric.unit else ''}"
         needs = task.needs or "nothing (embedded)"
-        rows.append((name, f"{size:,}", task.batch_size, task.maximum_epochs, metric, needs, task.source))
+        rows.append((name, _size(task), task.batch_size, task.maximum_epochs, metric, needs, task.source))
     columns = ("task", "parameters", "batch", "epochs", "metric", "needs", "source")
     note = "Files are looked for in --data DIR or GLIDESLOPE_DATA. Your own tasks: my_package.module:task."
     typer.echo(Table("Tasks", columns, tuple(rows), note).to_text())
     typer.echo()
     typer.echo(_methods().to_text())
+
+
+def _size(task: Task) -> str:
+    """Number of parameters; a dash where the model begins with weights that are not there."""
+    try:
+        # Shapes without numbers: the largest would take seconds and half a gigabyte. PyTorch warns of weights that are
+        # loaded into them.
+        with torch.device("meta"), warnings.catch_warnings(action="ignore", category=UserWarning):
+            return f"{sum(weight.numel() for weight in task.model(0).parameters()):,}"
+    except OSError:
+        return "-"
 
 
 def _methods() -> Table:

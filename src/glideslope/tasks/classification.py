@@ -15,7 +15,7 @@ from glideslope.tasks.cache import Arrays
 from glideslope.trials.task import Batch, Labelled, Metric, Noise, Splits
 
 NUM_CLASSES = 10
-"""Every classification task here has ten classes."""
+"""Of digits in all forms, of Fashion-MNIST and of CIFAR-10."""
 LABEL_NOISE_SEED = 0
 """Which labels are wrong belongs to the task, not to the trial: all seeds train on the same ones."""
 

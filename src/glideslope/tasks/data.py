@@ -8,8 +8,8 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from glideslope.tasks.cache import Arrays, cached
+from glideslope.tasks.classification import NUM_CLASSES
 
 FOLDER_VARIABLE = "GLIDESLOPE_DATA"
+GREY_SHAPE, COLOUR_SHAPE = (28, 28), (32, 32, 3)
+"""Of the images of MNIST and Fashion-MNIST, and of CIFAR-10."""
 UNREADABLE = (ValueError, KeyError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 """What NumPy and the decompressors raise for a file that is cut short, damaged, or something else."""
 
@@ -33,6 +36,12 @@ class DataFormatError(ValueError):
     """A file of the data folder is there, but is not what it should be."""
 
 
+def data_folder() -> Path | None:
+    """What `FOLDER_VARIABLE` names; None where it is not set."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return Path(folder) if folder else None
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One file of the data folder, or one folder in the data set's usual layout, and everything that is known about it.
@@ -43,7 +52,7 @@ class DataFile:
         download: nothing → the same arrays, from the network; None where no dependable source is known.
         obtain: how a user gets the file, for the error message.
         parts: of a folder: files and folders in it without which it is not whole.
-        sha256s: of the file, "" the key, or of parts that are files: the ones that are known to be right.
+        sha256: of the file whose contents are known to be right; empty where nobody has looked.
     """
 
     name: str
@@ -51,7 +60,7 @@ class DataFile:
     download: Callable[[], Arrays] | None
     obtain: str
     parts: tuple[str, ...] = ()
-    sha256s: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sha256: str = ""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The file's contents, memory-mapped from the cache; converted (or downloaded and converted) the first time."""
@@ -68,21 +77,20 @@ class DataFile:
     @property
     def path(self) -> Path | None:
         """Where it is looked for; None where no data folder is set."""
-        folder = os.environ.get(FOLDER_VARIABLE)
-        return Path(folder, self.name) if folder else None
+        folder = data_folder()
+        return folder / self.name if folder else None
 
     def missing_parts(self, path: Path) -> list[str]:
         """What a folder lacks."""
         return [part for part in self.parts if not (path / part).exists()]
 
-    def wrong_parts(self, path: Path) -> list[str]:
-        """What is known to be otherwise, with both checksums: "train.bin: sha256 …, and not …"."""
-        found = {part: file_sha256(path / part) for part in self.sha256s if (path / part).is_file()}
-        return [
-            f"{part or path.name}: sha256 {found[part]}, and not {self.sha256s[part]}"
-            for part in found
-            if found[part] != self.sha256s[part]
-        ]
+    def difference(self, path: Path) -> str:
+        """Both checksums, where the file is not the one that is known; empty where it is, or where none is known."""
+        if not self.sha256:
+            return ""
+        with path.open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+        return "" if found == self.sha256 else f"its sha256 is {found}, that of the right file {self.sha256}"
 
     def _check_parts(self, path: Path) -> None:
         if missing := self.missing_parts(path):
@@ -92,8 +100,8 @@ class DataFile:
         try:
             return self.decode(path)
         except UNREADABLE as error:
-            wrong = "".join(f" Wrong file: {text}." for text in self.wrong_parts(path))
-            raise DataFormatError(f"{path} cannot be read as {self.name}: {error}.{wrong} {self.obtain}") from error
+            reason = "; ".join(filter(None, [str(error), self.difference(path)]))
+            raise DataFormatError(f"{path} cannot be read as {self.name}: {reason}. {self.obtain}") from error
 
     def _downloaded(self, path: Path | None) -> Arrays:
         looked = (
@@ -116,12 +124,6 @@ class DataFile:
             raise MissingDataError(f"{looked}, and {reason}. {way_out}") from error
 
 
-def file_sha256(path: Path) -> str:
-    """Of a file's contents."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
 def _hugging_face_is_installed() -> bool:
     return importlib.util.find_spec("datasets") is not None
 
@@ -137,7 +139,11 @@ def archived(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _image_arrays(
-    train: NDArray[Any], train_labels: NDArray[Any], test: NDArray[Any], test_labels: NDArray[Any]
+    train: NDArray[Any],
+    train_labels: NDArray[Any],
+    test: NDArray[Any],
+    test_labels: NDArray[Any],
+    shape: tuple[int, ...],
 ) -> Arrays:
     """Raw pixels and labels as the tasks use them: (n, channels, height, width) float32 in [0, 1] and int64.
 
@@ -148,6 +154,11 @@ def _image_arrays(
     for name, images, labels in (("train", train, train_labels), ("test", test, test_labels)):
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} {name} images, but {len(labels)} labels")
+        if images.shape[1:] != shape:
+            raise ValueError(f"{name} images are of shape {images.shape[1:]}, and not {shape}")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < NUM_CLASSES:
+            least, most = labels.min(), labels.max()
+            raise ValueError(f"{name} labels go from {least} to {most}, but there are {NUM_CLASSES} classes")
         by_channel = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         arrays[f"{name}_inputs"] = np.divide(by_channel, np.float32(255), dtype=np.float32)
         arrays[f"{name}_labels"] = labels.astype(np.int64)
@@ -156,7 +167,9 @@ def _image_arrays(
 
 def _decode_grey(path: Path) -> Arrays:
     found = archived(path)
-    return _image_arrays(found["train_images"], found["train_labels"], found["test_images"], found["test_labels"])
+    return _image_arrays(
+        found["train_images"], found["train_labels"], found["test_images"], found["test_labels"], GREY_SHAPE
+    )
 
 
 def _decode_cifar10(path: Path) -> Arrays:
@@ -167,7 +180,11 @@ def _decode_cifar10(path: Path) -> Arrays:
 
     found = archived(path)
     return _image_arrays(
-        unpacked(found["train_delta"]), found["train_labels"], unpacked(found["test_delta"]), found["test_labels"]
+        unpacked(found["train_delta"]),
+        found["train_labels"],
+        unpacked(found["test_delta"]),
+        found["test_labels"],
+        COLOUR_SHAPE,
     )
 
 
@@ -186,7 +203,8 @@ def _from_hugging_face(repository: str, image_column: str) -> Callable[[], Array
             # Row by row, so that only one image at a time is a PIL object.
             rows = [(np.asarray(row[image_column], dtype=np.uint8), row["label"]) for row in dataset[split]]
             parts += [np.stack([image for image, _ in rows]), np.array([label for _, label in rows])]
-        return _image_arrays(*parts)
+        train, train_labels, test, test_labels = parts
+        return _image_arrays(train, train_labels, test, test_labels, train.shape[1:])
 
     return download
 
@@ -197,9 +215,19 @@ def _archive(layout: str) -> str:
 
 _GREY_LAYOUT = _archive("train_images (60000, 28, 28), train_labels, test_images (10000, 28, 28), test_labels")
 
-MNIST = DataFile("mnist.npz", _decode_grey, _from_hugging_face("ylecun/mnist", "image"), _GREY_LAYOUT)
+MNIST = DataFile(
+    "mnist.npz",
+    _decode_grey,
+    _from_hugging_face("ylecun/mnist", "image"),
+    _GREY_LAYOUT,
+    sha256="8bed24bad4c1f6851ac2b48b9d39fea03331998b1a4276d17fd71bceedb1ec6c",
+)
 FASHION_MNIST = DataFile(
-    "fashion_mnist.npz", _decode_grey, _from_hugging_face("zalando-datasets/fashion_mnist", "image"), _GREY_LAYOUT
+    "fashion_mnist.npz",
+    _decode_grey,
+    _from_hugging_face("zalando-datasets/fashion_mnist", "image"),
+    _GREY_LAYOUT,
+    sha256="a91c2a3b9e63c96e651e04ab74dee7c0260814edae01a4ecdad792258f8fcff0",
 )
 CIFAR10 = DataFile(
     "cifar10.npz",
@@ -209,10 +237,12 @@ CIFAR10 = DataFile(
         "train_delta (3, 50000, 32, 32), train_labels, test_delta, test_labels: "
         "green, and red and blue less green, as differences along rows and columns, modulo 256"
     ),
+    sha256="8d6df122f79afb6cb3f481f0b06cd702e346a1d35d0fae1d469e28ca4afce03d",
 )
 TINY_SHAKESPEARE = DataFile(
     "tinyshakespeare.txt.gz",
     _decode_text,
     None,
     "It is the file data/tinyshakespeare/input.txt of github.com/karpathy/char-rnn, compressed with gzip.",
+    sha256="13125fe8f49092165d7d489e3944db52d1ba546e64a60080cc9523bcd0c5e46a",
 )

@@ -1,4 +1,4 @@
-"""Fashion-MNIST at 14 x 14 pixels: seconds to train, for studies of many runs."""
+"""Fashion-MNIST: at 14 x 14 pixels, seconds to train, for studies of many runs; whole, for a convolutional network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.data import FASHION_MNIST
+from glideslope.tasks.image_sets import image_splits
 from glideslope.tasks.models import image_cnn, mlp
 from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import Reconstruction
@@ -81,3 +82,33 @@ class FashionAutoencoder(Reconstruction):
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: mlp((SIDE**2, 64, 16, 64, SIDE**2), linear_after=(1,)))
+
+
+@final
+@dataclass(frozen=True)
+class FashionCNN(Classification):
+    """Two convolutions of 16 and 32 channels and a dense layer of 64 (105,866 parameters) on Fashion-MNIST.
+
+    55,000 images to train on, 5,000 to choose rates by, the published 10,000 to report on. Labels are left as they are:
+    the classes overlap enough (shirt, pullover, coat) that schedules separate without help.
+
+    Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017.
+    """
+
+    name: ClassVar[str] = "fashion-cnn"
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017), MIT licence"
+    needs: ClassVar[str | None] = FASHION_MNIST.name
+    maximum_epochs: ClassVar[int] = 20
+    batch_size: ClassVar[int] = 100
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.1),
+        "adam": Default(0.003),
+        "adamw": Default(0.003),
+    }
+
+    def splits(self) -> Splits:
+        return image_splits(FASHION_MNIST)
+
+    def model(self, seed: int) -> nn.Module:
+        return seeded_model(seed, lambda: image_cnn(28, (16, 32), NUM_CLASSES, hidden=64))

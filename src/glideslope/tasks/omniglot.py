@@ -58,6 +58,7 @@ OMNIGLOT = DataFile(
     None,
     "It is a NumPy archive of the sets images_background_small1 and small2 of Omniglot: small1_bits, small1_labels, "
     "small2_bits, small2_labels, drawings of 105 x 105 pixels as packed bits, 1 is ink.",
+    sha256="392b6baefa63970ce52ac32319c139e2bcca1d3e15a2ceff1a10cfcbffcad9fa",
 )
 
 

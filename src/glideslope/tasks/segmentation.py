@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glideslope.tasks.data import MNIST
+from glideslope.tasks.mnist import mnist_images
 from glideslope.tasks.parts import cut, shuffled
-from glideslope.tasks.vision import mnist_images
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
 INK = 0.5

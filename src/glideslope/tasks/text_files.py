@@ -131,12 +131,31 @@ def _table(columns: str) -> str:
     return f"It is a table of tab-separated columns {columns}, with a header and without quoting, compressed with gzip."
 
 
-SST2 = DataFile("glue_sst2.tsv.gz", _decode_sst2, None, _table("split, label, sentence"))
-COLA = DataFile("glue_cola.tsv.gz", _decode_cola, None, _table("split, label, sentence"))
-MRPC = DataFile("glue_mrpc.tsv.gz", _decode_mrpc, None, _table("split, label, sentence1, sentence2"))
+SST2 = DataFile(
+    "glue_sst2.tsv.gz",
+    _decode_sst2,
+    None,
+    _table("split, label, sentence"),
+    sha256="33203dd329571e92d39b833d0613798152ed8eb78608f4ae666da329417222cc",
+)
+COLA = DataFile(
+    "glue_cola.tsv.gz",
+    _decode_cola,
+    None,
+    _table("split, label, sentence"),
+    sha256="c3f02823f171adbbb68cbcb74847993aaa600b386522a0d4d45347a11e4a8062",
+)
+MRPC = DataFile(
+    "glue_mrpc.tsv.gz",
+    _decode_mrpc,
+    None,
+    _table("split, label, sentence1, sentence2"),
+    sha256="fa7f4cd897ce3b3ef86e96aa21cac33c1673b8cb886a8778ac7608c2537d6373",
+)
 MOVIE = DataFile(
     "mit_movie_trivia10k13.train.bio.gz",
     _decode_tagged,
     None,
     "It is the file trivia10k13train.bio of the MIT Movie corpus, compressed with gzip.",
+    sha256="714a26393d4b3788a6f7f4d3b4213b8d4f554440b69420faa07f455d2c8ac8f9",
 )

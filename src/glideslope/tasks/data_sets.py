@@ -1,0 +1,82 @@
+"""Every data set that a task of the house needs, and what is there of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, TINY_SHAKESPEARE, DataFile, data_folder
+from glideslope.tasks.detection_sets import COCO, VOC
+from glideslope.tasks.glue_files import CORPORA, Corpus
+from glideslope.tasks.image_sets import CIFAR100, IMAGENET, STL10, SVHN, TINY_IMAGENET
+from glideslope.tasks.omniglot import OMNIGLOT
+from glideslope.tasks.text_files import COLA, MOVIE, MRPC, SST2
+from glideslope.tasks.treebank import PTB
+
+DATA_SETS = (
+    CIFAR10,
+    CIFAR100,
+    COCO,
+    COLA,
+    FASHION_MNIST,
+    IMAGENET,
+    MNIST,
+    MOVIE,
+    MRPC,
+    OMNIGLOT,
+    PTB,
+    SST2,
+    STL10,
+    SVHN,
+    TINY_IMAGENET,
+    TINY_SHAKESPEARE,
+    VOC,
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is there of a data set.
+
+    Args:
+        name: of the file or folder.
+        path: where it was looked for; None where no data folder is set.
+        is_there: whether that is there, whole.
+        obtain: how to get it.
+        is_known: whether there is a checksum to know it by.
+        doubt: what is wrong with it, as far as can be seen from outside: parts that are missing, another checksum.
+    """
+
+    name: str
+    path: Path | None
+    is_there: bool
+    obtain: str
+    is_known: bool = False
+    doubt: str = ""
+
+
+def look_for_all() -> list[Found]:
+    """Look for every data set in the data folder; files with a known checksum are read, about 0.3 s for 100 MB."""
+    folder = data_folder()
+    corpora = [_look_for_corpus(corpus, folder) for corpus in CORPORA.values() if not corpus.table]
+    return sorted([*map(_look_for, DATA_SETS), *corpora], key=lambda found: found.name.lower())
+
+
+def _look_for(file: DataFile) -> Found:
+    path = file.path
+    way = " Or `pip install datasets`, and it is downloaded when a task needs it." if file.download else ""
+    found = Found(file.name, path, path is not None and path.exists(), file.obtain + way, bool(file.sha256))
+    if path is None or not found.is_there:
+        return found
+    if missing := file.missing_parts(path):
+        return replace(found, is_there=False, doubt=f"lacks {', '.join(missing)}")
+    return replace(found, doubt=file.difference(path))
+
+
+def _look_for_corpus(corpus: Corpus, folder: Path | None) -> Found:
+    path = folder / corpus.folder if folder else None
+    found = Found(corpus.folder, path, path is not None and path.exists(), corpus.obtain)
+    missing = [name for name in corpus.files if path is None or not (path / name).exists()]
+    if found.is_there and missing:
+        return replace(found, is_there=False, doubt=f"lacks {', '.join(missing)}")
+    return found
