@@ -47,7 +47,7 @@ class TestMistakes:
             ((TINY, "--executor", "proceses"), "unknown executor 'proceses'. Did you mean 'processes'?"),
             ((TINY, "--precision", "bfloat"), "unknown precision 'bfloat'. Did you mean 'bfloat16'?"),
             ((TINY, "--sampling", "--precision", "half"), "unknown precision 'half'. Known: bfloat16, float32."),
-            ((TINY, "--ranks", "2"), "--ranks belongs to --executor torchrun"),
+            ((TINY, "--ranks", "2"), "--ranks belongs to --executor torchrun and ray"),
             ((TINY, "--executor", "torchrun"), "say how many with --ranks 2"),
             ((TINY, "--budgets", "0"), "`budgets` is 0.0, but must satisfy 0 < budget"),
             ((TINY, "--budgets", "-5%"), "`budgets` is -0.05"),

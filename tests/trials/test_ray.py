@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes on this machine: one dies in mid-study, one joins, workers die; nothing is lost."""
 
 import importlib
+import json
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ from glideslope.trials.executors import Populations, RayCluster
 from glideslope.trials.executors.ray import Actor, ClusterError, workers_that_fit
 from glideslope.trials.executors.shipment import own_code, shipment
 from glideslope.trials.planner import run_study
+from glideslope.trials.record import Record
+from glideslope.trials.run import run_trial
 from glideslope.trials.store import FILE, Store
 from glideslope.trials.workers import SETTINGS
 
@@ -422,6 +425,35 @@ class TestWithoutACluster:
     )
     def test_room_on_a_node(self, node, share, count):
         assert workers_that_fit(node, share) == count
+
+    @needs_ray
+    def test_ranks_want_a_gpu_each(self):
+        with pytest.raises(ValueError, match="must satisfy GPU >= 4: each rank takes a GPU of its own"):
+            RayCluster(resources={"GPU": 2}, ranks=4)
+        assert RayCluster(resources={"GPU": 4}, ranks=4)
+
+    @needs_ray
+    def test_a_worker_of_ranks_takes_a_core_for_each(self):
+        assert RayCluster(ranks=3)._resources == {"CPU": 3.0}
+
+    def test_ranks_of_an_actor_share_its_trials(self):
+        specs = [make_spec(optimizer=LONE, seed=seed) for seed in (1, 2)]
+        order = canonical([spec.to_json() for spec in specs]).encode()
+        found = Actor({}, ranks=2).run(order, False, None)
+        records = [Record.from_json(item) for item in json.loads(found)]
+        assert [record.trial_id for record in records] == [spec.trial_id for spec in specs]
+        for spec, record in zip(specs, records, strict=True):
+            assert record.path["ranks"] == 2
+            assert record.series.train_loss == pytest.approx(run_trial(spec).series.train_loss, rel=1e-5)
+
+    @needs_ray
+    def test_ranks_on_a_cluster(self):
+        spec = make_spec(optimizer=LONE)
+        with RayCluster("local", num_workers=1, ranks=2) as executor:
+            executor.submit(spec)
+            _, record = executor.next()
+        assert (record.error, record.path["executor"], record.path["ranks"]) == ("", "ray", 2)
+        assert record.series.train_loss == pytest.approx(run_trial(spec).series.train_loss, rel=1e-5)
 
     def test_a_store_on_another_machines_disk_is_not_made_up_for_checkpoints(self, tmp_path):
         elsewhere = Checkpoints(tmp_path / "elsewhere" / "checkpoints", every_seconds=0.0)

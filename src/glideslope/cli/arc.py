@@ -179,7 +179,7 @@ def frequency(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """How often should it decide? Every 1 … 6 epochs, against a constant rate."""
+    """How often should it decide? Every quarter of an epoch to every sixth one, against a constant rate."""
     use_data(data)
     settings = tuple(Setting.of(name, (evaluation.OPTIMIZER,)) for name in tasks or evaluation.TASKS)
     base = evaluation.Question(settings, num_seeds=seeds)

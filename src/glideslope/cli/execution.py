@@ -36,7 +36,7 @@ def make_executor(
         name: one of `EXECUTORS`.
         workers: how many; None means as many as there is room for.
         ray_address, ray_resources: see `RayCluster`; the resources as text, "CPU=1,GPU=0.25".
-        ranks: see `Torchrun`; for no other.
+        ranks: see `Torchrun` and `RayCluster`; for no other.
         device: "cpu", "cuda" or "auto"; for executors of this machine that share no trial.
 
     Raises:
@@ -46,17 +46,17 @@ def make_executor(
         raise ValueError("--executor torchrun takes a GPU for every rank, if there are any: leave --device out.")
     if device != "cpu" and name == "ray":
         raise ValueError(
-            "--device belongs to this machine, and --executor ray computes on the cores of a cluster: leave it out, or "
-            "take --executor population."
+            "--device belongs to this machine, and --executor ray computes on the nodes of a cluster: leave it out. "
+            "Give its workers GPUs with --ray-resources GPU=1, or take --executor population."
         )
-    if ranks is not None and name != "torchrun":
+    if ranks is not None and name not in ("torchrun", "ray"):
         raise ValueError(
-            f"--ranks belongs to --executor torchrun, whose ranks share every trial, not to {name}. "
+            f"--ranks belongs to --executor torchrun and ray, whose ranks share every trial, not to {name}. "
             "How many trials run at a time is --workers."
         )
     if name == "ray":
         try:
-            return RayCluster(ray_address, workers, None if ray_resources is None else _amounts(ray_resources))
+            return RayCluster(ray_address, workers, _amounts(ray_resources) if ray_resources else None, ranks)
         except ImportError as error:
             raise ValueError(str(error)) from error  # of the user's making: told in one line
     if ray_address is not None or ray_resources is not None:

@@ -19,9 +19,9 @@ RayAddress = Annotated[
     str | None, typer.Option(help="Cluster of --executor ray: host:6379, auto or local. Default: auto, else local.")
 ]
 RayResources = Annotated[
-    str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1.")
+    str | None, typer.Option(help="What a Ray worker takes of its node, e.g. GPU=0.25. Default: CPU=1 per rank.")
 ]
-Ranks = Annotated[int | None, typer.Option(help="Processes that share each trial of --executor torchrun.", min=1)]
+Ranks = Annotated[int | None, typer.Option(help="Processes that share each trial of torchrun or ray.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained page.")]
 Price = Annotated[str | None, typer.Option(help='Price of the machine, e.g. "2.5/h": costs in money too.')]

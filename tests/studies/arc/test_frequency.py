@@ -1,6 +1,7 @@
 """Frequency: longer cycles get longer runs, and stand beside a constant rate of the same length."""
 
 import numpy as np
+import pytest
 
 from glideslope import Greedy
 from glideslope.studies.arc import evaluation
@@ -9,6 +10,7 @@ from glideslope.studies.arc.frequency import frequency_tables, questions
 from glideslope.studies.setting import Setting
 from glideslope.trials.executors import InProcess
 from glideslope.trials.planner import run_study
+from glideslope.trials.run import run_trial
 from glideslope.trials.store import Store
 
 TINY = "tiny_tasks:Regression"
@@ -16,6 +18,23 @@ TINY = "tiny_tasks:Regression"
 
 def base():
     return Question((Setting.of(TINY, ("adam",)),), num_seeds=3, rate_factors=(1.0,))
+
+
+def test_more_often_than_once_an_epoch_means_validating_as_often():
+    (asked,) = questions(base(), lambda every: Greedy(every=every), (0.25,)).values()
+    assert asked.validations_per_epoch == 4
+    assert dict(asked.controllers)["steered"].controller == Greedy(every=1)
+    for cell in evaluation.cells(asked).values():
+        assert all(spec.eval_every == 2 for spec in cell.trials)  # of eight updates
+    records = {spec.trial_id: run_trial(spec) for cell in evaluation.cells(asked).values() for spec in cell.trials}
+    (run, *_) = evaluation.answer(asked, records).runs[evaluation.Place("tiny_tasks:Regression", "steered", 1.0)]
+    assert len(run.losses) == 4 * 30
+    assert len(run.decisions) > 30
+
+
+def test_as_often_as_there_are_updates_at_most():
+    with pytest.raises(ValueError, match="must satisfy 1 <= validations_per_epoch <= 8"):
+        questions(base(), lambda every: Greedy(every=every), (1 / 9,))
 
 
 def test_every_frequency_has_ten_cycles_at_least_and_thirty_epochs():

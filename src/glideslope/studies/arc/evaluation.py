@@ -61,6 +61,7 @@ class Question:
         rate_factors: initial rates as multiples of the task's default for the optimizer.
         num_seeds: runs 1 … num_seeds of each.
         baselines: what stands beside the controllers, from `BASELINES`.
+        validations_per_epoch: how often a run is validated, and its controller told, >= 1.
 
     Source: Dong et al., "To Raise or Not To Raise: The Autonomous Learning Rate Question", 2021, Section 4.
     """
@@ -72,6 +73,7 @@ class Question:
     rate_factors: tuple[float, ...] = RATE_FACTORS
     num_seeds: int = 5
     baselines: tuple[str, ...] = BASELINES
+    validations_per_epoch: int = 1
 
     def __post_init__(self) -> None:
         for name in ("settings", "rate_factors"):
@@ -80,6 +82,9 @@ class Question:
         require(increasing, "rate_factors", self.rate_factors, "0 < increasing")
         require(self.epochs >= 3, "epochs", self.epochs, "epochs >= 3")
         require(self.num_seeds >= 1, "num_seeds", self.num_seeds, "num_seeds >= 1")
+        most = min((setting.updates_per_epoch for setting in self.settings), default=1)
+        times = self.validations_per_epoch
+        require(1 <= times <= most, "validations_per_epoch", times, f"1 <= validations_per_epoch <= {most}")
         taken = [name for name, _ in self.controllers if name in BASELINES]
         require(not taken, "controllers", taken, "names that no other system has")
         for name in self.baselines:
@@ -210,7 +215,12 @@ def cells(question: Question) -> dict[Place, EvaluationCell | SuperconvergenceCe
 
 def _cell(question: Question, setting: Setting, system: str, factor: float) -> EvaluationCell | SuperconvergenceCell:
     base = setting.trial(question.optimizer, 1.0)
-    base = replace(base, updates=question.epochs * setting.updates_per_epoch, rate=base.rate * factor)
+    base = replace(
+        base,
+        updates=question.epochs * setting.updates_per_epoch,
+        rate=base.rate * factor,
+        eval_every=setting.updates_per_epoch // question.validations_per_epoch,
+    )
     seeds = tuple(Seeds.all(seed) for seed in range(1, question.num_seeds + 1))
     if system == "superconvergence":
         updates = max(RANGE_TEST_LOOKS, min(RANGE_TEST_UPDATES, round(RANGE_TEST_SHARE * base.updates)))

@@ -43,10 +43,11 @@ class Groups:
 
     Args:
         device: of the workers, "cpu" or "cuda", which decides what can run together.
+        together: False where every trial runs by itself.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = device
+    def __init__(self, device: str = "cpu", together: bool = True) -> None:
+        self._device, self._may_join = device, together
         self._queues: dict[str, LongestFirst] = {}
         self._work: dict[str, int] = {}
         self._unpaid: set[str] = set()
@@ -56,7 +57,7 @@ class Groups:
         return sum(len(queue) for queue in self._queues.values())
 
     def push(self, spec: TrialSpec) -> None:
-        key = _key(spec, self._device)
+        key = _key(spec, self._device) if self._may_join else None
         if key is None or key in self._unpaid or spec.trial_id in self._survivors:
             key = ALONE
         self._queue(key, spec)

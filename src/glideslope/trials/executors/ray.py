@@ -20,6 +20,7 @@ from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.executors.groups import Groups
 from glideslope.trials.executors.pool import lost
 from glideslope.trials.executors.shipment import shipment
+from glideslope.trials.executors.torchrun import shared_records
 from glideslope.trials.record import Record
 from glideslope.trials.trial import TrialSpec
 from glideslope.trials.workers import SETTINGS, environment
@@ -78,21 +79,33 @@ class RayCluster(Executor):
             as "auto", else as "local".
         num_workers: how many actors. None means one wherever there is room, on the nodes that there are and on those
             that join; a number is asked for at once, which makes a cluster that scales itself grow.
-        resources: what an actor takes of its node, {"CPU": 1} by default. {"GPU": 0.25} puts four on each GPU.
+        resources: what an actor takes of its node, {"CPU": 1} by default, and one per rank where there are ranks.
+            {"GPU": 0.25} puts four on each GPU. An actor that takes of GPUs computes there.
+        ranks: how many processes share every trial of an actor, see `Torchrun`; None for trials that are not shared.
+            With {"GPU": 4} and 4 ranks, each has a GPU of its own.
     """
 
     name: ClassVar[str] = "ray"
 
     def __init__(
-        self, address: str | None = None, num_workers: int | None = None, resources: Mapping[str, float] | None = None
+        self,
+        address: str | None = None,
+        num_workers: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        ranks: int | None = None,
     ) -> None:
         require(num_workers is None or num_workers >= 1, "num_workers", num_workers, "num_workers >= 1")
-        taken = {"CPU": 1.0} if resources is None else dict(resources)
+        require(ranks is None or ranks >= 1, "ranks", ranks, "ranks >= 1")
+        taken = {"CPU": float(ranks or 1)} if resources is None else dict(resources)
         sound = bool(taken) and all(0 < amount < math.inf for amount in taken.values())
         require(sound, "resources", resources, "0 < amount < inf for at least one resource")
         self._ray = _import_ray()
         self._address, self._count, self._resources = address, num_workers, taken
-        self._groups = Groups()
+        gpus = taken.get("GPU", 0.0)
+        enough = ranks is None or gpus == 0 or gpus >= ranks
+        require(enough, "resources", resources, f"GPU >= {ranks}: each rank takes a GPU of its own")
+        self._device, self._ranks = "cuda" if gpus else "cpu", ranks
+        self._groups = Groups(self._device, together=ranks is None)
         self._finished: deque[tuple[TrialSpec, Record]] = deque()
         self._names: set[str] = set()
         self._joined = self._owned = False
@@ -174,7 +187,7 @@ class RayCluster(Executor):
             )
             variables = {name: value for name, value in os.environ.items() if name.startswith("GLIDESLOPE_")}
             for _ in range(room):
-                self._ask(Worker(kind.remote(variables)))
+                self._ask(Worker(kind.remote(variables, self._device, self._ranks)))
         if not self._idle and not self._busy and now - self._lonely_since > LONELY_SECONDS:
             self._lonely_since = now
             _log.warning(
@@ -311,11 +324,14 @@ class Actor:
 
     Args:
         variables: of the environment, for a node that has none of these names.
+        device: where trials that are not shared are computed, "cpu" or "cuda".
+        ranks: that share every trial; None for trials that are not shared.
     """
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str], device: str = "cpu", ranks: int | None = None) -> None:
         for name, value in variables.items():
             os.environ.setdefault(name, value)
+        self._device, self._ranks = device, ranks
 
     def where(self) -> str:
         """The node's name; answered when all that trials need is imported."""
@@ -327,18 +343,26 @@ class Actor:
 
     def run(self, data: bytes, together: bool, checkpoints: Checkpoints | None) -> bytes | None:
         """Specs in, records out; None for a population that does not pay."""
+        from glideslope.trials.device import arithmetic_on
         from glideslope.trials.population import pays, run_population
         from glideslope.trials.run import run_trial
 
         if checkpoints is not None and not checkpoints.folder.parent.is_dir():
             checkpoints = None  # the store lies on another machine's disk
         specs = [TrialSpec.from_json(item) for item in json.loads(data)]
-        if together and not pays(specs[0]):
+        if together and not pays(specs[0], self._device):
             return None
-        if together:
-            records = run_population(specs)
+        if self._ranks is not None:
+            records = shared_records(specs, self._ranks, checkpoints)
+        elif together:
+            records = run_population(specs, device=self._device)
         else:
-            records = [run_population([spec])[0] if pays(spec) else run_trial(spec, checkpoints) for spec in specs]
+            records = [
+                run_population([spec], device=self._device)[0]
+                if pays(spec, self._device)
+                else run_trial(spec, checkpoints, arithmetic_on(self._device, spec.precision))
+                for spec in specs
+            ]
         return canonical([record.to_json() for record in records]).encode()
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 
 from glideslope.core.spec import canonical
 from glideslope.core.value import require
+from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.executors.base import Executor, NothingLeft
 from glideslope.trials.executors.pool import lost
 from glideslope.trials.executors.queue import LongestFirst
@@ -110,6 +112,19 @@ class Torchrun(Executor):
             return job.wait()
         finally:
             _end(job)
+
+
+def shared_records(specs: Sequence[TrialSpec], ranks: int, checkpoints: Checkpoints | None) -> list[Record]:
+    """Records of trials that ranks on this machine share, one trial after the other."""
+    with Torchrun(ranks) as executor:
+        executor.begin(list, checkpoints)
+        records = {}
+        for spec in specs:
+            executor.submit(spec)
+        for _ in specs:
+            spec, record = executor.next()
+            records[spec.trial_id] = record
+    return [records[spec.trial_id] for spec in specs]
 
 
 def _end(job: subprocess.Popen[bytes]) -> None:
