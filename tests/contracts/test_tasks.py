@@ -26,8 +26,8 @@ NUM_EXAMPLES = 12
 
 def all_tasks() -> list[Task]:
     found = {}
-    for module_info in pkgutil.iter_modules(glideslope.tasks.__path__):
-        module = importlib.import_module(f"glideslope.tasks.{module_info.name}")
+    for module_info in pkgutil.walk_packages(glideslope.tasks.__path__, "glideslope.tasks."):
+        module = importlib.import_module(module_info.name)
         for _, value in inspect.getmembers(module, inspect.isclass):
             if issubclass(value, Task) and not inspect.isabstract(value) and "name" in vars(value):
                 found[value.name] = value()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from glideslope.tasks.boxes import (
+from glideslope.tasks.detection.boxes import (
     IGNORED,
     MOST_DETECTIONS,
     NO_CLASS,

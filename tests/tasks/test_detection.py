@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from smoke import smoke
 from torch import nn
 
-from glideslope.tasks.boxes import CLASS, NO_CLASS, assigned, encoded
 from glideslope.tasks.data import DataFormatError, MissingDataError
-from glideslope.tasks.detection import COCORetinaNet, VOCYOLOv3
-from glideslope.tasks.detection_augmentation import mirrored_with_boxes, moved_with_boxes, recoloured
-from glideslope.tasks.detection_sets import COCO, VOC, VOC_CLASSES
-from glideslope.tasks.retinanet import ANCHORS_PER_CELL, RetinaNet, anchors, resnet50_trunk, retinanet_losses
-from glideslope.tasks.trunk import load_trunk
-from glideslope.tasks.yolo import Cells, YOLOv3, darknet53, yolo_losses
+from glideslope.tasks.detection.augmentation import mirrored_with_boxes, moved_with_boxes, recoloured
+from glideslope.tasks.detection.boxes import CLASS, NO_CLASS, assigned, encoded
+from glideslope.tasks.detection.retinanet import ANCHORS_PER_CELL, RetinaNet, anchors, resnet50_trunk, retinanet_losses
+from glideslope.tasks.detection.sets import COCO, VOC, VOC_CLASSES
+from glideslope.tasks.detection.tasks import COCORetinaNet, VOCYOLOv3
+from glideslope.tasks.detection.trunk import load_trunk
+from glideslope.tasks.detection.yolo import Cells, YOLOv3, darknet53, yolo_losses
 from glideslope.trials.task import seeded_model
 
 TASKS = [VOCYOLOv3(), COCORetinaNet()]

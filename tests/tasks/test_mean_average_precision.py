@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from glideslope.tasks.boxes import CLASS, IGNORED, NO_CLASS, SCORE
-from glideslope.tasks.mean_average_precision import (
+from glideslope.tasks.detection.boxes import CLASS, IGNORED, NO_CLASS, SCORE
+from glideslope.tasks.detection.mean_average_precision import (
     coco_mean_average_precision,
     voc_2007_mean_average_precision,
     voc_mean_average_precision,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, TINY_SHAKESPEARE, DataFile, data_folder
-from glideslope.tasks.detection_sets import COCO, VOC
+from glideslope.tasks.detection.sets import COCO, VOC
 from glideslope.tasks.glue_files import CORPORA, Corpus
 from glideslope.tasks.image_sets import CIFAR100, IMAGENET, STL10, SVHN, TINY_IMAGENET
 from glideslope.tasks.omniglot import OMNIGLOT

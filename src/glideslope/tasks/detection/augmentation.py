@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from glideslope.tasks.boxes import CLASS, NO_CLASS, centres_and_sizes
 from glideslope.tasks.crops import cut_out, mirrored
+from glideslope.tasks.detection.boxes import CLASS, NO_CLASS, centres_and_sizes
 
 GREY = 0.5
 

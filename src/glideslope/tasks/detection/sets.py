@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from glideslope.tasks.boxes import NO_CLASS, NUM_COLUMNS
 from glideslope.tasks.cache import Arrays
 from glideslope.tasks.columns import ImageFiles
 from glideslope.tasks.data import DataFile, DataFormatError
+from glideslope.tasks.detection.boxes import NO_CLASS, NUM_COLUMNS
 from glideslope.tasks.image_sets import num_held_out
 from glideslope.tasks.parts import shuffled
 from glideslope.trials.task import Part, Splits

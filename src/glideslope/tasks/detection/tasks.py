@@ -11,14 +11,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from glideslope.tasks.data import DataFile
-from glideslope.tasks.detection_augmentation import mirrored_with_boxes, moved_with_boxes, recoloured
-from glideslope.tasks.detection_sets import COCO, NUM_COCO_CLASSES, VOC, VOC_CLASSES, detection_splits
+from glideslope.tasks.detection.augmentation import mirrored_with_boxes, moved_with_boxes, recoloured
+from glideslope.tasks.detection.mean_average_precision import coco_mean_average_precision, voc_mean_average_precision
+from glideslope.tasks.detection.retinanet import (
+    RetinaNet,
+    anchors,
+    resnet50_trunk,
+    retinanet_detections,
+    retinanet_losses,
+)
+from glideslope.tasks.detection.sets import COCO, NUM_COCO_CLASSES, VOC, VOC_CLASSES, detection_splits
+from glideslope.tasks.detection.trunk import load_trunk, trunk_sha256
+from glideslope.tasks.detection.yolo import Cells, YOLOv3, yolo_detections, yolo_losses
 from glideslope.tasks.imagenet import MEAN, STD
-from glideslope.tasks.mean_average_precision import coco_mean_average_precision, voc_mean_average_precision
 from glideslope.tasks.models import Standardise
-from glideslope.tasks.retinanet import RetinaNet, anchors, resnet50_trunk, retinanet_detections, retinanet_losses
-from glideslope.tasks.trunk import load_trunk, trunk_sha256
-from glideslope.tasks.yolo import Cells, YOLOv3, yolo_detections, yolo_losses
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
 LARGEST_MOVE = 0.2

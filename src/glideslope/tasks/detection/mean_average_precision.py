@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glideslope.tasks.boxes import (
+from glideslope.tasks.detection.boxes import (
     CLASS,
     IGNORED,
     NO_CLASS,
@@ -41,7 +41,7 @@ def coco_mean_average_precision(evaluated: Mapping[str, Tensor]) -> float:
     them that lies in it, and none of these counts.
 
     Args:
-        evaluated: "detections" and "truth", (pictures, any >= 1, 6) each, as in `glideslope.tasks.boxes`.
+        evaluated: "detections" and "truth", (pictures, any >= 1, 6) each, as in `glideslope.tasks.detection.boxes`.
 
     Raises:
         ValueError: no picture has a box that counts.

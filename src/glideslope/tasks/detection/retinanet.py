@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glideslope.tasks.boxes import CLASS, assigned, decoded, detections, encoded, from_centres
+from glideslope.tasks.detection.boxes import CLASS, assigned, decoded, detections, encoded, from_centres
 from glideslope.tasks.residual import imagenet_resnet
 
 LEVELS = (3, 4, 5, 6, 7)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glideslope.tasks.boxes import (
+from glideslope.tasks.detection.boxes import (
     CLASS,
     LARGEST_LOG_SCALE,
     detections,

@@ -1,0 +1,1 @@
+"""Object detection: tasks, data sets, detectors, boxes and the metric."""
