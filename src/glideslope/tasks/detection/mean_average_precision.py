@@ -23,7 +23,6 @@ from glideslope.tasks.detection.boxes import (
 COCO_OVERLAPS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 COCO_POINTS = 101
 VOC_OVERLAP = 0.5
-VOC_2007_POINTS = 11
 SMALLEST_AREA = 1e-12
 """Of a detection: one without area lies in nothing."""
 PICTURES_AT_ONCE = 256
@@ -69,11 +68,6 @@ def voc_mean_average_precision(evaluated: Mapping[str, Tensor]) -> float:
         the one of VOC 2010 and later, below the highest precision at this recall or any greater one.
     """
     return _mean(evaluated, _voc_outcomes, None)
-
-
-def voc_2007_mean_average_precision(evaluated: Mapping[str, Tensor]) -> float:
-    """The same as it was computed until VOC 2009: with the mean of the precision at eleven recalls for the area."""
-    return _mean(evaluated, _voc_outcomes, VOC_2007_POINTS)
 
 
 def _mean(evaluated: Mapping[str, Tensor], outcomes: Callable[[Tensor, Tensor], Outcomes], points: int | None) -> float:
