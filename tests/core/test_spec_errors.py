@@ -5,7 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glideslope import Linear, Plan, Plateau, Policy, Schedule, parse, parse_plan, parse_policy, parse_schedule
-from glideslope.core.spec import parse_call
+from glideslope.core.plan import Preamble
+from glideslope.core.spec import parse_call, to_text
 
 
 @pytest.mark.parametrize(
@@ -13,7 +14,10 @@ from glideslope.core.spec import parse_call
     [
         ("cosin", r"unknown schedule 'cosin'\. Did you mean 'cosine'\? Known: .*linear.*rex"),
         ("linear @ plateau(4)", r"unknown sampling 'plateau'\. Did you mean 'plateaus'\?"),
-        ("linear + warmpu(10%)", r"unknown modifier 'warmpu'\. Did you mean 'warmup'\? Known: delay, floor, warmup\."),
+        (
+            "linear + warmpu(10%)",
+            r"unknown modifier 'warmpu'\. Did you mean 'warmup'\? Known: delay, floor, preamble, warmup\.",
+        ),
         ("linear | platau", r"unknown controller 'platau'\. Did you mean 'plateau'\?"),
         ("rex(bta=0.9)", r"unknown argument of rex 'bta'\. Did you mean 'beta'\? Known: beta\."),
         ("linear | plateau(patiense=5)", r"unknown argument of plateau 'patiense'\. Did you mean 'patience'\?"),
@@ -125,3 +129,20 @@ def test_values_pass_through_the_parsers_untouched():
 def test_what_is_too_much_for_its_place_is_refused(read, text, message):
     with pytest.raises(ValueError, match=message):
         read(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["rex", "rex + warmup(10%)", "one_cycle", "constant | plateau(patience=5)", "rex | greedy"]
+)
+def test_a_preamble_goes_in_front_of_anything(text):
+    schedule, bar, controller = text.partition(" | ")
+    policy = parse_policy(f"{schedule} + preamble(2ep, 1e-5, 1e-4){bar}{controller}")
+    plain = parse_policy(text)
+    assert (policy.plan.courses, policy.controller) == (plain.plan.courses, plain.controller)
+    assert policy.plan.preamble == Preamble("2ep", 1e-5, 1e-4)
+    assert parse_policy(to_text(policy)) == policy
+
+
+def test_a_plan_with_a_preamble_takes_no_other():
+    with pytest.raises(ValueError, match="puts a preamble in front of a plan that has one"):
+        parse_policy("plan(lr=rex, preamble=preamble(1ep, 0, 0.1)) + preamble(2ep, 0, 0.1)")

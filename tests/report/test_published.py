@@ -53,6 +53,17 @@ def test_runs_that_scatter_have_a_wider_interval():
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
+def test_one_seed_has_no_interval():
+    found = agreement(cell(means(), seeds=1))
+    assert found.kendall.value == pytest.approx(1)
+    assert math.isnan(found.kendall.low)
+    assert "without an interval" in found.to_table("error, %").note
+
+
+def test_neighbours_of_the_paper_are_not_told_apart_by_an_error_that_nobody_knows():
+    assert agreement(cell(means())).kendall.low < 1
+
+
 def test_a_schedule_that_diverges_is_last():
     scores = means() | {"rex": math.nan}
     found = agreement(cell(scores))

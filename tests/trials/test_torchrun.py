@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 import shared_tasks
+import tiny_tasks
 import torch
 from specs import SUPPORT, command_environment, make_spec
 
 from glideslope.cli.execution import make_executor
 from glideslope.core.spec import canonical
+from glideslope.trials.arithmetic import FLOAT32
 from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.executors import Torchrun
 from glideslope.trials.executors.base import NothingLeft
+from glideslope.trials.memory import explained
 from glideslope.trials.record import Record, details
 from glideslope.trials.run import run_trial
 from glideslope.trials.share import Share
@@ -145,6 +148,37 @@ class TestOneRank:
         assert "starts anew" in caplog.text
 
 
+def test_sums_are_added_by_name_and_not_by_place(monkeypatch):
+    """Ranks are processes, and what order they have their names in may depend on a hash seed of their own."""
+    sent = []
+    monkeypatch.setattr("glideslope.trials.share.add_over_ranks", lambda tensor: sent.append(tensor.tolist()) or tensor)
+    share = Share(FLOAT32, 0, 2, torch.device("cpu"))
+    assert share.total({"loss": 1.0, "error": 2.0}) == {"loss": 1.0, "error": 2.0}
+    assert share.total({"error": 2.0, "loss": 1.0}) == {"loss": 1.0, "error": 2.0}
+    assert sent[0] == sent[1]
+
+
+def test_ranks_leave_no_checkpoint_of_what_each_remembers_alone():
+    def keeps(rank, count, model):
+        return Share(FLOAT32, rank, count, torch.device("cpu")).keeps(model)
+
+    plain, normalised, remembering = torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2)
+    remembering.register_buffer("seen", torch.zeros(2))
+    constant = torch.nn.Linear(2, 2)
+    constant.register_buffer("mean", torch.zeros(2), persistent=False)
+    assert [keeps(0, 2, model) for model in (plain, normalised, constant, remembering)] == [True, True, True, False]
+    assert keeps(0, 1, remembering)
+    assert not keeps(1, 2, plain)
+
+
+def test_ranks_that_run_out_of_memory_do_not_try_others():
+    model = torch.nn.Linear(4, 1)
+    batch = (torch.zeros(4, 4), torch.zeros(4))
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    told = explained(error, tiny_tasks.Regression(), model, batch, {}, Share(FLOAT32, 0, 4, torch.device("cpu")))
+    assert "a batch of 4 examples of regression does not fit into memory, shared by 4 processes" in str(told)
+
+
 def test_a_batch_smaller_than_the_ranks_is_told():
     share = Share(shared_tasks.ARITHMETICS["float32"], 0, 3, torch.device("cpu"))
     record = run_trial(make_spec("shared_tasks:Pair"), None, share)
@@ -230,9 +264,9 @@ class TestCommandLine:
     def test_the_executor_by_name(self):
         assert isinstance(make_executor("torchrun", None, ranks=2), Torchrun)
 
-    @pytest.mark.parametrize("name", ["population", "processes", "in-process", "ray"])
+    @pytest.mark.parametrize("name", ["population", "processes", "in-process"])
     def test_ranks_belong_to_torchrun(self, name):
-        with pytest.raises(ValueError, match=f"--ranks belongs to --executor torchrun, .*, not to {name}"):
+        with pytest.raises(ValueError, match=f"--ranks belongs to --executor torchrun and ray, .*, not to {name}"):
             make_executor(name, None, ranks=2)
 
     @pytest.mark.parametrize(("workers", "ranks"), [(None, None), (2, 2)])

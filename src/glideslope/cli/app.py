@@ -39,6 +39,6 @@ def main() -> None:
     sys.path.insert(0, "")  # a task may come from the user's own module, beside them
     try:
         app()
-    except (ValueError, OSError, StoreError, sqlite3.Error) as error:
+    except (ValueError, OSError, ImportError, StoreError, sqlite3.Error) as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(2)

@@ -14,7 +14,18 @@ from rich.console import Console
 
 from glideslope.cli.compare import show_document
 from glideslope.cli.execution import make_executor, run
-from glideslope.cli.options import AsJson, Data, ExecutorName, Html, Workers, use_data
+from glideslope.cli.options import (
+    AsJson,
+    Data,
+    DeviceName,
+    ExecutorName,
+    Html,
+    Ranks,
+    RayAddress,
+    RayResources,
+    Workers,
+    use_data,
+)
 from glideslope.controller.arc import Arc
 from glideslope.core.policy import Policy
 from glideslope.core.spec import parse_plan, split_texts
@@ -26,6 +37,7 @@ from glideslope.studies.arc import frequency as often
 from glideslope.studies.arc.selection_report import selection_table
 from glideslope.studies.provenance import provenance
 from glideslope.studies.setting import Setting
+from glideslope.trials.executors import Executor
 from glideslope.trials.planner import Cell
 from glideslope.trials.record import Record
 from glideslope.trials.store import Store
@@ -145,7 +157,8 @@ def select(
     )
     facts = provenance()
     cells = list(selection.cells(question).values())
-    records = _records(cells, out / SELECTION, ("arc select", question.to_json(), facts), executor, workers)
+    engine = make_executor(executor, workers)
+    records = _records(cells, out / SELECTION, ("arc select", question.to_json(), facts), engine)
     found = selection.answer(question, records, np.random.default_rng(0))
     if found.winner is not None:
         shutil.copyfile(found.winner.weights, out / SELECTED)
@@ -186,7 +199,8 @@ def frequency(
     asked = often.questions(base, lambda every: Arc(every, variant, weights), often.FREQUENCIES)
     facts = provenance()
     cells = [cell for question in asked.values() for cell in evaluation.cells(question).values()]
-    records = _records(cells, out / FREQUENCY, ("arc frequency", base.to_json(), facts), executor, workers)
+    engine = make_executor(executor, workers)
+    records = _records(cells, out / FREQUENCY, ("arc frequency", base.to_json(), facts), engine)
     answers = {every: evaluation.answer(question, records) for every, question in asked.items()}
     tables = often.frequency_tables(answers)
     lead = f"{Arc(1, variant, weights)}, Adam; one seed has one initial weights and one order in all rows."
@@ -206,8 +220,12 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="Runs of everything.", min=1)] = 5,
     extended: Annotated[bool, typer.Option("--extended", help="Initial rates over five orders of magnitude.")] = False,
     data: Data = None,
+    device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
+    ray_address: RayAddress = None,
+    ray_resources: RayResources = None,
+    ranks: Ranks = None,
     as_json: AsJson = False,
     html: Html = None,
 ) -> None:
@@ -229,7 +247,8 @@ def evaluate(
     )
     facts = provenance()
     cells = list(evaluation.cells(question).values())
-    records = _records(cells, out / EVALUATION, ("arc evaluate", question.to_json(), facts), executor, workers)
+    engine = make_executor(executor, workers, ray_address, ray_resources, ranks, device)
+    records = _records(cells, out / EVALUATION, ("arc evaluate", question.to_json(), facts), engine)
     show_document(evaluation_report.document(evaluation.answer(question, records), facts), as_json, html)
 
 
@@ -237,11 +256,10 @@ def _records(
     cells: Sequence[Cell],
     folder: Path,
     asked: tuple[str, Mapping[str, Any], dict[str, str]],
-    executor: str,
-    workers: int | None,
+    executor: Executor,
 ) -> dict[str, Record]:
     """Whole records of all trials that the cells want: what is `asked` of the store in the folder."""
-    with make_executor(executor, workers, None, None, None, "cpu") as engine, Store(folder) as store:
+    with executor as engine, Store(folder) as store:
         store.ask(*asked)
         run(cells, store, engine)
         return store.records()

@@ -39,7 +39,7 @@ def _state(found: Found) -> str:
         return "incomplete" if found.doubt else "missing"
     if found.doubt:
         return "another file"
-    return "there, as published" if found.is_known else "there"
+    return "there, as used here" if found.is_known else "there"
 
 
 def _size(found: Found) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from dataclasses import asdict
 
 import torch
@@ -30,14 +29,10 @@ def tasks() -> None:
 
 
 def _size(task: Task) -> str:
-    """Number of parameters; a dash where the model begins with weights that are not there."""
-    try:
-        # Shapes without numbers: the largest would take seconds and half a gigabyte. PyTorch warns of weights that are
-        # loaded into them.
-        with torch.device("meta"), warnings.catch_warnings(action="ignore", category=UserWarning):
-            return f"{sum(weight.numel() for weight in task.model(0).parameters()):,}"
-    except OSError:
-        return "-"
+    if task.num_parameters is not None:
+        return f"{task.num_parameters:,}"
+    with torch.device("meta"):  # shapes without numbers: the largest would take seconds and half a gigabyte
+        return f"{sum(weight.numel() for weight in task.model(0).parameters()):,}"
 
 
 def _methods() -> Table:

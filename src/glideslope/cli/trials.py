@@ -153,7 +153,7 @@ def _described(spec: TrialSpec, record: Record) -> str:
         "schedule": to_text(spec.policy),
         "rate": f"{spec.rate:.6g}",
         "seeds": f"init {spec.seeds.init}, data {spec.seeds.data}, noise {spec.seeds.noise}",
-        "updates": f"{cost.updates} of {spec.updates}, validated every {spec.eval_every}",
+        "updates": f"{cost.updates} of {spec.last_update}, validated every {spec.eval_every}",
         "test": "-" if record.test is None else _seen(record.test),
         "seconds": f"{cost.training_seconds:.3g} of training, {cost.evaluation_seconds:.3g} of evaluation",
         "computed by": f"{way(record.path)} on {record.path.get('device', '?')}",

@@ -217,7 +217,7 @@ _TOKEN = re.compile(
 )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_MODIFIERS = ("warmup", "delay", "floor")
+_MODIFIERS = ("warmup", "delay", "floor", "preamble")
 _SCHEDULE_KINDS = ("profile", "schedule", "sampling", "course", "plan", "preamble", "warmup")
 _ESTIMATOR_PARTS = (*_SCHEDULE_KINDS, "average")
 
@@ -289,8 +289,8 @@ class _Parser:
                 raise self._error(f"{name} stands twice", column)
             self.next += 1
             positional, named = self.arguments(_SCHEDULE_KINDS)
-            if name == "warmup":
-                settings[name] = _construct("warmup", members("warmup"), positional, named)
+            if name in ("warmup", "preamble"):
+                settings[name] = _construct(name, members(name), positional, named)
             elif len(positional) == 1 and not named:
                 settings[name] = positional[0]
             else:
@@ -379,7 +379,19 @@ def _construct(
 
 
 def _modified(value: Any, settings: dict[str, Any], text: str) -> Any:
-    """Sampling, warmup, delay and floor around a schedule; around the rate's schedule of a plan that has only that."""
+    """Sampling, warmup, delay and floor around a schedule; around the rate's schedule of a plan that has only that.
+
+    A preamble goes in front of a whole plan, whatever it has.
+    """
+    settings = dict(settings)
+    preamble = settings.pop("preamble", None)
+    if preamble is not None:
+        changed = _modified(value, settings, text) if settings else value
+        policy = changed if isinstance(changed, Policy) else Policy(parse_plan(changed), None)
+        if policy.plan.preamble is not None:
+            raise ValueError(f"{text!r} puts a preamble in front of a plan that has one.")
+        plan = Plan(policy.plan.courses, preamble)
+        return plan if policy.controller is None else Policy(plan, policy.controller)
     if isinstance(value, Policy):
         return Policy(_modified(value.plan, settings, text), value.controller)
     if isinstance(value, Plan):

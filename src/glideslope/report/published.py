@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glideslope.report.panel import Estimate, as_losses
-from glideslope.report.rank_correlation import NUM_RESAMPLES, kendall, percentiles
+from glideslope.report.rank_correlation import FEWEST, NUM_RESAMPLES, kendall, percentiles
 from glideslope.report.ranking import ExpectedRanking, Ranking, cell_ranks
 from glideslope.report.results import Cell
 from glideslope.report.tables import Entry, Table, Value
@@ -46,6 +46,8 @@ SCORES: Mapping[Place, Mapping[str, tuple[float, float]]] = {
     },
 }
 """Place → schedule → mean and standard deviation, NaN where it is not known; lower is better."""
+
+LARGEST_STD = max(std for cell in SCORES.values() for _, std in cell.values() if not math.isnan(std))
 
 TOP: Mapping[str, tuple[float, float]] = {
     "none": (1, 5),
@@ -101,7 +103,7 @@ def agreements(cells: Sequence[Cell], generator: np.random.Generator) -> list[Ag
     for cell in cells:
         theirs = SCORES.get(_place(cell), {})
         shared = sorted((name for name in theirs if name in cell.scores), key=lambda name: theirs[name][0])
-        if len(shared) >= RUNS_PER_CELL:
+        if len(shared) >= FEWEST:
             found.append(Agreement(cell, tuple(shared), _kendall(cell, shared, theirs, generator)))
     return found
 
@@ -111,7 +113,7 @@ def _kendall(
 ) -> Estimate:
     """Our seeds are drawn with replacement, the same ones for all schedules; a mean of the paper's by its error.
 
-    A standard deviation that is not known is taken to be the largest one that is: a caution, not a fact.
+    A standard deviation of the paper's that is not known is taken to be the largest one that is, over all cells.
     """
     seeds = sorted({seed for name in schedules for seed in cell.scores[name]}, key=str)
     by_seed = [[cell.scores[name].get(seed, math.nan) for name in schedules] for seed in seeds]
@@ -120,9 +122,10 @@ def _kendall(
     ours = np.concatenate([scores.mean(axis=0)[None], scores[drawn].mean(axis=1)])
     means = np.array([theirs[name][0] for name in schedules])
     known = np.array([theirs[name][1] for name in schedules])
-    errors = np.where(np.isnan(known), np.nanmax(known), known) / math.sqrt(RUNS_PER_CELL)
+    errors = np.where(np.isnan(known), LARGEST_STD, known) / math.sqrt(RUNS_PER_CELL)
     noise = generator.standard_normal((NUM_RESAMPLES, len(schedules))) * errors
-    return percentiles(kendall(ours, np.concatenate([means[None], means + noise])))
+    found = percentiles(kendall(ours, np.concatenate([means[None], means + noise])))
+    return found if len(seeds) > 1 else Estimate(found.value, math.nan, math.nan)
 
 
 def top_table(nominal: Ranking, expected: ExpectedRanking | None) -> Table:
@@ -168,4 +171,6 @@ def _percent_interval(estimate: Estimate) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return f"{estimate.value:.2f}, of one seed and so without an interval"
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

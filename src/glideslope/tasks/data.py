@@ -52,7 +52,7 @@ class DataFile:
         download: nothing → the same arrays, from the network; None where no dependable source is known.
         obtain: how a user gets the file, for the error message.
         parts: of a folder: files and folders in it without which it is not whole.
-        sha256: of the file whose contents are known to be right; empty where nobody has looked.
+        sha256: of the file that all numbers of the project were made with; empty where it had none.
     """
 
     name: str
@@ -68,7 +68,7 @@ class DataFile:
         if path is not None and path.exists():
             self._check_parts(path)
             # Size and time, not a hash of the contents: that would cost every worker a quarter of a second on CIFAR-10.
-            stats = [(path / part).stat() for part in self.parts or ("",)]
+            stats = [status for part in self.parts or ("",) for status in _statuses(path / part)]
             facts = " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in stats)
             identity = sha256(f"{path.resolve()} {facts}".encode()).hexdigest()
             return cached(f"{self.name}-{identity[:16]}", lambda: self._decoded(path))
@@ -85,12 +85,15 @@ class DataFile:
         return [part for part in self.parts if not (path / part).exists()]
 
     def difference(self, path: Path) -> str:
-        """Both checksums, where the file is not the one that is known; empty where it is, or where none is known."""
+        """Both checksums, where the file is not the one that was used here; empty where it is, or where none is known.
+
+        The same contents, packed by somebody else, have another.
+        """
         if not self.sha256:
             return ""
         with path.open("rb") as file:
             found = file_digest(file, "sha256").hexdigest()
-        return "" if found == self.sha256 else f"its sha256 is {found}, that of the right file {self.sha256}"
+        return "" if found == self.sha256 else f"its sha256 is {found}, and {self.sha256} that of the one used here"
 
     def _check_parts(self, path: Path) -> None:
         if missing := self.missing_parts(path):
@@ -122,6 +125,15 @@ class DataFile:
         except Exception as error:
             reason = f"downloading it from Hugging Face failed ({type(error).__name__}: {error})"
             raise MissingDataError(f"{looked}, and {reason}. {way_out}") from error
+
+
+def _statuses(path: Path) -> list[os.stat_result]:
+    """Of a file, or of a folder and the folders in it, whose times change when something is put there or taken away."""
+    if not path.is_dir():
+        return [path.stat()]
+    with os.scandir(path) as entries:
+        folders = sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
+        return [path.stat(), *(entry.stat() for entry in folders)]
 
 
 def _hugging_face_is_installed() -> bool:

@@ -58,8 +58,10 @@ class Found:
 def look_for_all() -> list[Found]:
     """Look for every data set in the data folder; files with a known checksum are read, about 0.3 s for 100 MB."""
     folder = data_folder()
-    corpora = [_look_for_corpus(corpus, folder) for corpus in CORPORA.values() if not corpus.table]
-    return sorted([*map(_look_for, DATA_SETS), *corpora], key=lambda found: found.name.lower())
+    corpora = [(_look_for_corpus(corpus, folder), corpus.table) for corpus in CORPORA.values()]
+    # Three of them may be there as tables, which stand among the data sets.
+    folders = [found for found, table in corpora if found.is_there or not table]
+    return sorted([*map(_look_for, DATA_SETS), *folders], key=lambda found: found.name.lower())
 
 
 def _look_for(file: DataFile) -> Found:

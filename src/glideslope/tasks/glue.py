@@ -151,6 +151,7 @@ class GlueBERT(FineTuning):
 
     name: ClassVar[str] = "glue-bert"
     version: ClassVar[int] = 1
+    num_parameters: ClassVar[int | None] = 109_483_778
     defaults: ClassVar[Mapping[str, Default]] = {
         "sgdm": Default(0.003, warmup_fraction=0.1),
         "adam": Default(3e-5, warmup_fraction=0.1),
@@ -187,6 +188,7 @@ class GlueMiniLM(FineTuning):
 
     name: ClassVar[str] = "glue-minilm"
     version: ClassVar[int] = 1
+    num_parameters: ClassVar[int | None] = 22_713_986
     source: ClassVar[str] = f"GLUE (Wang et al., 2019); weights of the package {MINILM_PACKAGE}"
     most_validation: ClassVar[int | None] = 1000
     defaults: ClassVar[Mapping[str, Default]] = {

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, cast, final
@@ -179,12 +179,14 @@ def _today(name: str) -> str:
     )
 
 
+@cache
 def named(weights: str) -> Pretrained:
     """A folder of the data folder, else a model of the Hugging Face Hub, from its cache or the network.
 
     Raises:
         MissingDataError: it is in neither.
     """
+    # Once a process: what a name of the Hub stands for may change while trials run.
     root = os.environ.get(FOLDER_VARIABLE)
     if root and Path(root, weights).is_dir():
         return Pretrained(Path(root, weights))

@@ -20,10 +20,10 @@ class Arithmetic(ABC):
     The methods that are not abstract are those of a process that computes its trial alone.
 
     Attributes:
-        leads: whether this process writes what a trial has one of: its checkpoint, its record.
+        shares: how many processes have a part of every batch.
     """
 
-    leads: bool = True
+    shares: int = 1
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -49,6 +49,10 @@ class Arithmetic(ABC):
     def whole(self, loss: Tensor, optimizer: Optimizer) -> Tensor:
         """Turn the parts of gradients, in place, and of the loss into those of the whole batch. Returns: the loss."""
         return loss
+
+    def keeps(self, model: nn.Module) -> bool:
+        """Whether this process leaves checkpoints of the model: all that a trial needs to go on from."""
+        return True
 
     def takes(self, chunk: int) -> bool:
         """Whether this process evaluates a chunk of a split."""

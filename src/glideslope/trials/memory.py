@@ -17,6 +17,11 @@ def explained(
     """What was raised by an update with this batch; where memory ran out, an error that says how many examples fit."""
     if not is_of_memory(error):
         return error
+    if arithmetic.shares > 1:  # the others wait for this one: no time to try
+        return MemoryError(
+            f"a batch of {len(batch[0])} examples of {task.name} does not fit into memory, shared by "
+            f"{arithmetic.shares} processes. Share it between more devices, or take some with more memory."
+        )
     traceback.clear_frames(error.__traceback__)  # they hold on to the tensors of the attempt
     fits = _largest(task, model, batch, noise, arithmetic)
     return MemoryError(

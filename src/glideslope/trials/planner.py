@@ -117,7 +117,7 @@ class _Driver:
         for spec in cell.next_specs(self.records):
             if spec.trial_id not in self._waiting:
                 self._queue(spec)
-                self._updates_known += spec.updates
+                self._updates_known += spec.last_update
             if cell not in self._waiting[spec.trial_id]:
                 self._waiting[spec.trial_id].append(cell)
 
@@ -177,6 +177,6 @@ class _Driver:
         self.records.put(record)
         self._done += 1
         self._failed += record.status == "failed"
-        self._updates_done += spec.updates
+        self._updates_done += spec.last_update
         for cell in self._waiting.pop(spec.trial_id):
             self.plan(cell)

@@ -241,8 +241,10 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
     asked = {update for look in spec.looks for update in look.ensemble}
     members: dict[int, dict[str, Tensor]] = {}
     empty = copy.deepcopy(optimizer.state_dict()) if spec.restarts else {}
-    if not arithmetic.leads or asked or spec.restarts or any(look.average for look in spec.looks):
+    if asked or spec.restarts or any(look.average for look in spec.looks):
         checkpoints = None  # averages in the making and members of ensembles are not kept
+    if not arithmetic.keeps(model):
+        checkpoints = None
     due = math.inf if checkpoints is None else started + checkpoints.pause(0.0)
     for batch, noise in batches(task, splits.train, spec.seeds, spec.last_update, run.done):
         update = run.done
@@ -457,7 +459,8 @@ def evaluate(
     task: Task, model: nn.Module, split: Part, seeds: Seeds, update: int, arithmetic: Arithmetic = FLOAT32
 ) -> Evaluation:
     """Mean loss and metric over a split; its draws are the same at every update."""
-    sums = dict.fromkeys({"loss", task.metric.name} if task.metric.over_split is None else {"loss"}, 0.0)
+    names = ["loss"] if task.metric.over_split is not None else ["loss", task.metric.name]
+    sums = dict.fromkeys(names, 0.0)
     found: dict[str, list[Tensor]] = {}
     count = len(split[0])
     for chunk, start in enumerate(range(0, count, task.evaluation_batch)):

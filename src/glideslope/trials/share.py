@@ -33,7 +33,7 @@ class Share(Arithmetic):
 
     def __init__(self, inner: Arithmetic, rank: int, count: int, device: torch.device) -> None:
         self._inner, self._rank, self._count, self._device = inner, rank, count, device
-        self.leads = rank == 0
+        self.shares = count
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -94,12 +94,26 @@ class Share(Arithmetic):
                 start += gradient.numel()
         return message[0]
 
+    def keeps(self, model: nn.Module) -> bool:
+        """The first rank does, unless every rank's model remembers what it has seen of its own rows.
+
+        Batch normalisation remembers the same on all of them.
+        """
+        remembering = (
+            name
+            for prefix, module in model.named_modules()
+            if not isinstance(module, _BatchNorm)
+            for name, _ in module.named_buffers(prefix, recurse=False)
+        )
+        return self._rank == 0 and (self._count == 1 or not set(remembering) & set(model.state_dict()))
+
     def takes(self, chunk: int) -> bool:
         return chunk % self._count == self._rank
 
     def total(self, sums: Mapping[str, float]) -> Mapping[str, float]:
-        added = add_over_ranks(torch.tensor(list(sums.values()), dtype=torch.float64, device=self._device))
-        return dict(zip(sums, added.tolist(), strict=True))
+        names = sorted(sums)  # the same order on every rank
+        added = add_over_ranks(torch.tensor([sums[name] for name in names], dtype=torch.float64, device=self._device))
+        return dict(zip(names, added.tolist(), strict=True))
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:

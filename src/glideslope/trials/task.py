@@ -123,6 +123,8 @@ class Task(ABC):
         metric: what `compare` reports.
         defaults: optimizer name → `Default`; at least "sgdm", "adam", "adamw".
         evaluation_batch: most examples that are evaluated at once; their draws depend on it.
+        num_parameters: of tasks whose models begin with weights from elsewhere, so that a list need not load them; None
+            where whoever wants to know makes a model and counts.
         whole_epochs: True for settings of the papers, whose budgets are rounded up to whole epochs.
     """
 
@@ -135,6 +137,7 @@ class Task(ABC):
     metric: ClassVar[Metric]
     defaults: ClassVar[Mapping[str, Default]]
     evaluation_batch: ClassVar[int] = 1024
+    num_parameters: ClassVar[int | None] = None
     whole_epochs: ClassVar[bool] = False
 
     @abstractmethod

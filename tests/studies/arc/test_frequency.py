@@ -32,9 +32,10 @@ def test_more_often_than_once_an_epoch_means_validating_as_often():
     assert len(run.decisions) > 30
 
 
-def test_as_often_as_there_are_updates_at_most():
-    with pytest.raises(ValueError, match="must satisfy 1 <= validations_per_epoch <= 8"):
-        questions(base(), lambda every: Greedy(every=every), (1 / 9,))
+@pytest.mark.parametrize(("every", "bound"), [(1 / 3, "a divisor of the 8 updates"), (1.5, "a whole number of epochs")])
+def test_epochs_are_not_divided_as_they_cannot_be(every, bound):
+    with pytest.raises(ValueError, match=bound):
+        questions(base(), lambda every: Greedy(every=every), (every,))
 
 
 def test_every_frequency_has_ten_cycles_at_least_and_thirty_epochs():

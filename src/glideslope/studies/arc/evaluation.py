@@ -82,9 +82,12 @@ class Question:
         require(increasing, "rate_factors", self.rate_factors, "0 < increasing")
         require(self.epochs >= 3, "epochs", self.epochs, "epochs >= 3")
         require(self.num_seeds >= 1, "num_seeds", self.num_seeds, "num_seeds >= 1")
-        most = min((setting.updates_per_epoch for setting in self.settings), default=1)
         times = self.validations_per_epoch
-        require(1 <= times <= most, "validations_per_epoch", times, f"1 <= validations_per_epoch <= {most}")
+        require(times >= 1, "validations_per_epoch", times, "validations_per_epoch >= 1")
+        for setting in self.settings:
+            updates = setting.updates_per_epoch
+            bound = f"a divisor of the {updates} updates in an epoch of {setting.task.name}"
+            require(updates % times == 0, "validations_per_epoch", times, bound)
         taken = [name for name, _ in self.controllers if name in BASELINES]
         require(not taken, "controllers", taken, "names that no other system has")
         for name in self.baselines:

@@ -11,6 +11,7 @@ import numpy as np
 from glideslope.core.control import Controller
 from glideslope.core.policy import Policy
 from glideslope.core.spec import parse_plan
+from glideslope.core.value import require
 from glideslope.report.tables import Entry, Table
 from glideslope.studies.arc.evaluation import Answer, Place, Question
 
@@ -32,6 +33,9 @@ def questions(base: Question, controller: Callable[[int], Controller], every: Se
     Source: Dong et al., "To Raise or Not To Raise: The Autonomous Learning Rate Question", 2021, Appendix A.5. To
         validate several times an epoch is what its Section 5 proposes.
     """
+    for number in every:
+        whole = number if number >= 1 else 1 / number
+        require(whole == round(whole), "every", number, "a whole number of epochs, or one divided by a whole number")
     return {
         number: replace(
             base,
