@@ -179,23 +179,27 @@ def _today(name: str) -> str:
     )
 
 
-@cache
 def named(weights: str) -> Pretrained:
     """A folder of the data folder, else a model of the Hugging Face Hub, from its cache or the network.
 
     Raises:
         MissingDataError: it is in neither.
     """
-    # Once a process: what a name of the Hub stands for may change while trials run.
     root = os.environ.get(FOLDER_VARIABLE)
     if root and Path(root, weights).is_dir():
         return Pretrained(Path(root, weights))
+    return Pretrained(_fetched(weights))
+
+
+@cache  # what a name of the Hub stands for may change while trials run
+def _fetched(weights: str) -> Path:
+    """Folder of a model of the Hugging Face Hub."""
     _transformers()
     from huggingface_hub import snapshot_download
 
     try:
         # Only what is read: repositories of BERTs hold the same weights in other formats as well.
-        return Pretrained(Path(snapshot_download(weights, allow_patterns=[CONFIG, WEIGHTS, *TOKENIZER_FILES])))
+        return Path(snapshot_download(weights, allow_patterns=[CONFIG, WEIGHTS, *TOKENIZER_FILES]))
     # Whatever goes wrong on the way (no network, a proxy, no such name) has one answer: bring the folder.
     except Exception as error:
         looked = f"{weights} is no folder of the data folder, and could not be had from the Hugging Face Hub"
