@@ -42,6 +42,12 @@ def data_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
+def file_sha256(path: Path) -> str:
+    """Of a file's contents."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One file of the data folder, or one folder in the data set's usual layout, and everything that is known about it.
@@ -91,8 +97,7 @@ class DataFile:
         """
         if not self.sha256:
             return ""
-        with path.open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
         return "" if found == self.sha256 else f"its sha256 is {found}, and {self.sha256} that of the one used here"
 
     def _check_parts(self, path: Path) -> None:

