@@ -73,9 +73,45 @@ class CIFAR10CNN(Classification):
         )
 
 
+class CIFARSetting(CropAndFlip, Classification):
+    """A setting of the papers on 32 x 32 images: 45,000 to train on, 5,000 to choose rates by, the published test set.
+
+    Batch 128, random crop and flip; 300 epochs where a final class says nothing else.
+    """
+
+    maximum_epochs: ClassVar[int] = 300
+    batch_size: ClassVar[int] = 128
+    whole_epochs: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.1),
+        "adam": Default(0.001),
+        "adamw": Default(0.001),
+    }
+
+
+class CIFAR10Setting(CIFARSetting):
+    """On CIFAR-10."""
+
+    source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
+    needs: ClassVar[str | None] = CIFAR10.name
+
+    def splits(self) -> Splits:
+        return image_splits(CIFAR10)
+
+
+class CIFAR100Setting(CIFARSetting):
+    """On CIFAR-100."""
+
+    source: ClassVar[str] = "CIFAR-100 (Krizhevsky, 2009)"
+    needs: ClassVar[str | None] = CIFAR100.name
+
+    def splits(self) -> Splits:
+        return image_splits(CIFAR100)
+
+
 @final
 @dataclass(frozen=True)
-class CIFAR10ResNet20(CropAndFlip, Classification):
+class CIFAR10ResNet20(CIFAR10Setting):
     """ResNet-20 (269,722 parameters) on CIFAR-10, after He et al.: batch 128, random crop and flip.
 
     45,000 images to train on, 5,000 to choose rates by, the published test set to report on.
@@ -88,19 +124,6 @@ class CIFAR10ResNet20(CropAndFlip, Classification):
 
     name: ClassVar[str] = "cifar10-resnet20"
     version: ClassVar[int] = 1
-    source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
-    needs: ClassVar[str | None] = CIFAR10.name
-    maximum_epochs: ClassVar[int] = 300
-    batch_size: ClassVar[int] = 128
-    whole_epochs: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
-    }
-
-    def splits(self) -> Splits:
-        return image_splits(CIFAR10)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), cifar_resnet(20)))
@@ -108,7 +131,7 @@ class CIFAR10ResNet20(CropAndFlip, Classification):
 
 @final
 @dataclass(frozen=True)
-class CIFAR10ResNet38(CropAndFlip, Classification):
+class CIFAR10ResNet38(CIFAR10Setting):
     """ResNet-38 (561,370 parameters) on CIFAR-10, on which the REX paper compares how often a schedule is read.
 
     45,000 images to train on, 5,000 to choose rates by, the published test set to report on. Batch 128, random crop
@@ -120,19 +143,6 @@ class CIFAR10ResNet38(CropAndFlip, Classification):
 
     name: ClassVar[str] = "cifar10-resnet38"
     version: ClassVar[int] = 1
-    source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
-    needs: ClassVar[str | None] = CIFAR10.name
-    maximum_epochs: ClassVar[int] = 300
-    batch_size: ClassVar[int] = 128
-    whole_epochs: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
-    }
-
-    def splits(self) -> Splits:
-        return image_splits(CIFAR10)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), cifar_resnet(38)))
@@ -140,7 +150,7 @@ class CIFAR10ResNet38(CropAndFlip, Classification):
 
 @final
 @dataclass(frozen=True)
-class CIFAR10ResNet18(CropAndFlip, Classification):
+class CIFAR10ResNet18(CIFAR10Setting):
     """ResNet-18 at full width (11,173,962 parameters) on CIFAR-10: the setting that budgeted training was studied on.
 
     45,000 images to train on, 5,000 to choose rates by, the published test set to report on. The paper sets 5,000 aside
@@ -154,19 +164,7 @@ class CIFAR10ResNet18(CropAndFlip, Classification):
 
     name: ClassVar[str] = "cifar10-resnet18"
     version: ClassVar[int] = 1
-    source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
-    needs: ClassVar[str | None] = CIFAR10.name
     maximum_epochs: ClassVar[int] = 200
-    batch_size: ClassVar[int] = 128
-    whole_epochs: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
-    }
-
-    def splits(self) -> Splits:
-        return image_splits(CIFAR10)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), cifar_resnet18()))
@@ -174,7 +172,7 @@ class CIFAR10ResNet18(CropAndFlip, Classification):
 
 @final
 @dataclass(frozen=True)
-class CIFAR10ResNet9(CropAndFlip, Classification):
+class CIFAR10ResNet9(CIFAR10Setting):
     """ResNet-9 (6,573,130 parameters) on CIFAR-10 for 30 epochs: the setting in which ARC steers the classifier.
 
     45,000 images to train on, 5,000 to choose rates by and to show to the controller, the published test set to report
@@ -187,19 +185,12 @@ class CIFAR10ResNet9(CropAndFlip, Classification):
 
     name: ClassVar[str] = "cifar10-resnet9"
     version: ClassVar[int] = 1
-    source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
-    needs: ClassVar[str | None] = CIFAR10.name
     maximum_epochs: ClassVar[int] = 30
-    batch_size: ClassVar[int] = 128
-    whole_epochs: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Default]] = {
         "sgdm": Default(0.03),
         "adam": Default(0.001),
         "adamw": Default(0.001),
     }
-
-    def splits(self) -> Splits:
-        return image_splits(CIFAR10)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, lambda: nn.Sequential(Standardise(CIFAR10_MEAN, CIFAR10_STD), resnet9()))
@@ -216,7 +207,7 @@ class CIFAR10ResNet9(CropAndFlip, Classification):
 
 @final
 @dataclass(frozen=True)
-class CIFAR100VGG16(CropAndFlip, Classification):
+class CIFAR100VGG16(CIFAR100Setting):
     """VGG-16 with batch normalisation (14,774,436 parameters) on CIFAR-100: batch 128, 300 epochs.
 
     45,000 images to train on, 5,000 to choose rates by, the published test set to report on. Random crop and flip, and
@@ -227,19 +218,11 @@ class CIFAR100VGG16(CropAndFlip, Classification):
 
     name: ClassVar[str] = "cifar100-vgg16"
     version: ClassVar[int] = 1
-    source: ClassVar[str] = "CIFAR-100 (Krizhevsky, 2009)"
-    needs: ClassVar[str | None] = CIFAR100.name
-    maximum_epochs: ClassVar[int] = 300
-    batch_size: ClassVar[int] = 128
-    whole_epochs: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Default]] = {
         "sgdm": Default(0.1),
         "adam": Default(0.0003),
         "adamw": Default(0.0003),
     }
-
-    def splits(self) -> Splits:
-        return image_splits(CIFAR100)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(
@@ -249,7 +232,7 @@ class CIFAR100VGG16(CropAndFlip, Classification):
 
 @final
 @dataclass(frozen=True)
-class CIFAR100ResNet38(CropAndFlip, Classification):
+class CIFAR100ResNet38(CIFAR100Setting):
     """ResNet-38 (567,220 parameters) on CIFAR-100, on which the REX paper compares how often a schedule is read.
 
     45,000 images to train on, 5,000 to choose rates by, the published test set to report on. Batch 128, random crop
@@ -261,19 +244,6 @@ class CIFAR100ResNet38(CropAndFlip, Classification):
 
     name: ClassVar[str] = "cifar100-resnet38"
     version: ClassVar[int] = 1
-    source: ClassVar[str] = "CIFAR-100 (Krizhevsky, 2009)"
-    needs: ClassVar[str | None] = CIFAR100.name
-    maximum_epochs: ClassVar[int] = 300
-    batch_size: ClassVar[int] = 128
-    whole_epochs: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
-    }
-
-    def splits(self) -> Splits:
-        return image_splits(CIFAR100)
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(

@@ -37,7 +37,7 @@ class ImageNet(Classification):
     the test set. Pictures are read as squares of 320 x 320, and cut out of those, at linear interpolation: common
     practice reads them at full size, so a small part has fewer pixels here.
 
-    Final classes give the network and its recipe.
+    Batches of 256, as in PyTorch's example. Final classes give the network, and a recipe of their own.
     """
 
     source: ClassVar[str] = "ImageNet, ILSVRC 2012 (Russakovsky et al., 2015)"
@@ -45,6 +45,12 @@ class ImageNet(Classification):
     maximum_epochs: ClassVar[int] = 90
     evaluation_batch: ClassVar[int] = 128
     whole_epochs: ClassVar[bool] = True
+    batch_size: ClassVar[int] = 256
+    defaults: ClassVar[Mapping[str, Default]] = {
+        "sgdm": Default(0.1),
+        "adam": Default(0.001),
+        "adamw": Default(0.001),
+    }
 
     @final
     def splits(self) -> Splits:
@@ -104,12 +110,6 @@ class ImageNetResNet18(ImageNet):
 
     name: ClassVar[str] = "imagenet-resnet18"
     version: ClassVar[int] = 1
-    batch_size: ClassVar[int] = 256
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
-    }
 
     def model(self, seed: int) -> nn.Module:
         return _network(seed, 18)
@@ -128,12 +128,6 @@ class ImageNetResNet50(ImageNet):
 
     name: ClassVar[str] = "imagenet-resnet50"
     version: ClassVar[int] = 1
-    batch_size: ClassVar[int] = 256
-    defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1),
-        "adam": Default(0.001),
-        "adamw": Default(0.001),
-    }
 
     def model(self, seed: int) -> nn.Module:
         return _network(seed, 50)
