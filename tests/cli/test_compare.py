@@ -62,6 +62,9 @@ class TestMistakes:
             ((TINY, "--sampling", "--budgets", "0"), "`budgets` is 0.0"),
             ((TINY, "--sampling", "--seeds", "0"), "`num_seeds` is 0"),
             ((TINY, "--sampling", "--schedules", "rex"), "--sampling has profiles of its own"),
+            ((TINY, "--sampling", "--tune-at", "5%"), "--sampling holds or tunes rates in ways of its own"),
+            ((TINY, "--tune-at", "0"), "`tune_at` is 0.0, but must satisfy tune_at > 0"),
+            ((TINY, "--tune-at", "early"), "cannot read the share 'early'"),
             ((TINY, "--delays", "0.5", "--schedules", "rex"), "--delays names its own schedules"),
             ((TINY, "--delays", "1.5"), "delay"),
             ((TINY, "--delays", "half"), "cannot read the share 'half'"),
@@ -107,7 +110,8 @@ class TestMistakes:
 
         monkeypatch.setattr("glideslope.trials.store.sqlite3.connect", small_disk)
         called = glideslope("compare", TINY, "--out", "full", *SMALL, "rex,linear,cosine", "--seeds", "50")
-        assert "the disk is full. Every trial stored so far is safe" in called.error
+        assert called.code == 2
+        assert "the disk is full. Every trial stored so far is safe" in called.err.splitlines()[-1]
         monkeypatch.undo()
         with Store(tmp_path / "full") as store:
             assert len(store.records()) > 0
@@ -173,6 +177,11 @@ class TestPrinting:
     def test_tasks_given_twice_are_one(self, glideslope):
         called = glideslope("compare", TINY, TINY, "--out", "runs", *SMALL, "rex", "--json")
         assert len(strict(called.out)["cells"]) == 1
+
+    def test_rates_tuned_once(self, glideslope):
+        data = strict(glideslope("compare", TINY, "--out", "runs", *SMALL, "rex", "--tune-at", "5%", "--json").out)
+        assert data["question"]["tune_at"] == 0.05
+        assert "tuned in multiples of 3 on 1 tuning seed(s) by validation at 5%" in glideslope("report", "runs").out
 
     def test_delays(self, glideslope):
         arguments = [argument for argument in SMALL if argument != "--schedules"]

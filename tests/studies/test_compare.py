@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import pytest
 import tiny_tasks
-from specs import Counted
+from specs import Counted, make_spec
 
+from glideslope.controller.rules import Plateau
 from glideslope.core.budget import Epochs
+from glideslope.core.policy import Policy
 from glideslope.core.spec import canonical, parse_policy
 from glideslope.studies import compare, compare_report
 from glideslope.studies.compare import Place, Question, Row
 from glideslope.studies.setting import Setting
 from glideslope.trials.planner import run_study
+from glideslope.trials.run import run_trial
 from glideslope.trials.store import Store
 
 
@@ -142,6 +145,24 @@ class TestBudgets:
         policy = parse_policy("plan(lr=rex, preamble=preamble(1ep, 0, 0.1))")
         assert setting().fitted(policy, 0.5).plan.preamble.length == Epochs(1, 8)
 
+    @pytest.mark.parametrize(
+        ("patience", "share", "falls"),
+        [(0, 0.1, False), (0, 0.11, True), (1, 0.2, False), (1, 0.21, True), (5, 0.6, False), (5, 0.7, True)],
+    )
+    def test_a_plateau_without_the_time_to_fall_is_the_plan(self, patience, share, falls):
+        policy = parse_policy(f"plateau(patience={patience})")
+        assert setting().fitted(policy, share) == (policy if falls else parse_policy("none"))
+
+    @pytest.mark.parametrize(("patience", "epochs"), [(0, 1), (1, 2), (3, 4)])
+    def test_and_trains_to_the_same_bits(self, patience, epochs):
+        # No loss is a thousand times better than another: every observation is one without improvement.
+        steered = Policy(parse_policy("none").plan, Plateau(patience=patience, threshold=0.999))
+        left_out = setting().fitted(steered, epochs / 10)
+        assert left_out.controller is None
+        specs = [make_spec(updates=8 * epochs, eval_every=8, policy=policy) for policy in (steered, left_out)]
+        with_it, without = map(run_trial, specs)
+        assert (with_it.series, with_it.validation, with_it.test) == (without.series, without.validation, without.test)
+
     def test_validation_comes_once_an_epoch(self):
         assert setting().trial("sgdm", 0.5).eval_every == 8
 
@@ -163,6 +184,63 @@ class TestRows:
 
     def test_other_rows_have_one_candidate(self):
         assert Row.parse(" rex+warmup(10%) ").candidates == (parse_policy("rex + warmup(0.1)"),)
+
+
+class TestTuneAt:
+    def test_question_and_json_are_one(self):
+        assert "tune_at" not in small().to_json()
+        question = small(tune_at=0.05)
+        assert Question.from_json(json.loads(canonical(question.to_json()))) == question != small()
+
+    @pytest.mark.parametrize("share", [0.0, -1.0, float("nan"), float("inf")])
+    def test_it_is_a_share_of_the_maximum(self, share):
+        with pytest.raises(ValueError, match=r"`tune_at` is .*, but must satisfy tune_at > 0"):
+            small(tune_at=share)
+
+    def test_rates_are_tuned_at_one_budget_and_reported_at_all(self, tmp_path):
+        question = small(tune_at=0.05)
+        with Store(tmp_path) as store:
+            records, ran = run(question, store)
+        tuned = [spec for spec in ran if spec.seeds.init == 1001]
+        reported = [spec for spec in ran if spec.seeds.init != 1001]
+        assert {spec.updates for spec in tuned} == {4}
+        assert len(reported) == 2 * 2 * 2
+        answer = compare.answer(question, records)
+        assert answer.num_trials == len(ran)
+        for place, choice in answer.choices.items():
+            mine = [spec for spec in tuned if spec.policy == choice.policy]
+            best = min(mine, key=lambda spec: records[spec.trial_id].validation[-1].metric)
+            assert choice.rate == best.rate
+            there = [spec for spec in reported if (spec.policy, spec.updates) == (choice.policy, 80 * place.budget)]
+            assert [spec.rate for spec in there] == [best.rate] * 2
+
+    def test_the_same_budget_is_what_it_was(self, finished):
+        question, records = finished
+        one = replace(question, budgets=(0.2,))
+        assert compare.answer(replace(one, tune_at=0.2), records).results == compare.answer(one, records).results
+
+    def test_policies_are_told_the_budget_they_are_reported_at(self):
+        question = small(schedules=("truncated(linear, 10ep)", "plateau"), budgets=(0.2, 0.9), tune_at=0.1)
+        cells = compare.cells(question)
+        for budget in (0.2, 0.9):
+            cell = cells[Place("tiny_tasks:Regression", "sgdm", budget, question.schedules[0])]
+            assert cell.tuning.candidates == (parse_policy("truncated(linear, 10.0)"),)
+            assert cell.policies == (setting().fitted(parse_policy(question.schedules[0]), budget),)
+            assert cell.policies != cell.tuning.candidates
+        short, long = (cells[Place("tiny_tasks:Regression", "sgdm", budget, "plateau")] for budget in (0.2, 0.9))
+        assert short.tuning.candidates == long.tuning.candidates == short.policies == (parse_policy("none"),)
+        assert long.policies == (parse_policy("plateau(patience=5)"),)
+
+    def test_the_report_says_so_and_shows_the_tuning_once(self, tmp_path):
+        question = small(schedules=("none", "plateau"), budgets=(0.2, 0.9), tune_at=0.1)
+        with Store(tmp_path) as store:
+            records, _ = run(question, store)
+        document = compare_report.document(compare.answer(question, records), {})
+        assert "by validation at 10% of the maximum and reused at every budget" in document.to_text()
+        assert [table["title"] for table in document.data["sensitivity"]] == ["tiny_tasks:Regression, sgdm, 10%"]
+        policies = {(cell["budget"], cell["schedule"]): cell["policy"] for cell in document.data["cells"]}
+        assert policies[0.9, "plateau"] == "constant | plateau"
+        assert policies[0.2, "plateau"] == "constant"
 
 
 class TestReuse:

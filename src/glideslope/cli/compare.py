@@ -49,6 +49,10 @@ def compare(
     budgets: Annotated[str | None, typer.Option(help="Shares of the maximum, e.g. 1%,10%,100%.")] = None,
     seeds: Seeds = 3,
     tuning_seeds: TuningSeeds = 1,
+    tune_at: Annotated[
+        str | None,
+        typer.Option(help="Tune every rate at this share of the maximum alone, e.g. 5%, and reuse it at all budgets."),
+    ] = None,
     sampling_rates: Annotated[
         bool, typer.Option("--sampling", help="The paper's Table 2 instead: profile × sampling rate.")
     ] = False,
@@ -75,6 +79,8 @@ def compare(
     use_data(data)
     if sampling_rates and (delays is not None or schedules is not None):
         raise ValueError("--sampling has profiles of its own; leave --schedules and --delays out.")
+    if sampling_rates and tune_at is not None:
+        raise ValueError("--sampling holds or tunes rates in ways of its own; leave --tune-at out.")
     if delays is not None and schedules is not None:
         raise ValueError("--delays names its own schedules; leave --schedules out.")
     names = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
@@ -112,6 +118,7 @@ def compare(
             tuning_seeds,
             uncounted,
             precision,
+            None if tune_at is None else read_share(tune_at),
         )
     facts = provenance() | question.facts
     with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:

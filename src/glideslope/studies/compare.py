@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from glideslope.core.policy import Policy
 from glideslope.core.spec import parse_policy
+from glideslope.core.value import require
 from glideslope.report.results import Result
 from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
-from glideslope.studies.tuning import Choice, TunedCell, Tuning
+from glideslope.studies.tuning import Choice, ReusedCell, TunedCell, Tuning
 from glideslope.trials.record import Record, details
 
 PAPER_SCHEDULES = ("none", "step", "plateau", "linear", "cosine", "exponential", "one_cycle", "rex")
@@ -54,6 +55,8 @@ class Question(StudyQuestion):
         num_tuning_seeds: tuning seeds 1001 …, on the validation split.
         uncounted: rows outside the Top-k count.
         precision: of every trial.
+        tune_at: share of the maximum at which every rate is tuned, to be reused at all budgets, > 0; None tunes at
+            each budget.
     """
 
     settings: tuple[Setting, ...]
@@ -64,11 +67,21 @@ class Question(StudyQuestion):
     num_tuning_seeds: int = 1
     uncounted: tuple[str, ...] = (WARMED_REX,)
     precision: str = "float32"
+    tune_at: float | None = None
 
     def __post_init__(self) -> None:
         self._check("schedules")
         for text in self.schedules:
             Row.parse(text)
+        if self.tune_at is not None:
+            require(0 < self.tune_at < math.inf, "tune_at", self.tune_at, "tune_at > 0 (a share of the task's maximum)")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the store; `tune_at` is left out where rates are tuned at each budget, as in older stores."""
+        data = super().to_json()
+        if self.tune_at is None:
+            del data["tune_at"]
+        return data
 
 
 class Place(NamedTuple):
@@ -91,22 +104,30 @@ def percent(share: float) -> str:
 
 def cells(question: Question) -> dict[Place, TunedCell]:
     """Every cell of the comparison; `run_study` calls them to their fixed point."""
-    rows = [Row.parse(text) for text in question.schedules]
     return {
-        Place(setting.task.name, optimizer, budget, row.label): TunedCell(
-            Tuning(
-                base=setting.trial(optimizer, budget, question.precision),
-                candidates=tuple(setting.fitted(policy, budget) for policy in row.candidates),
-                seeds=question.tuning_seeds,
-                higher_is_better=setting.metric.higher_is_better,
-            ),
-            question.reporting_seeds,
-        )
+        Place(setting.task.name, optimizer, budget, row.label): _cell(question, setting, optimizer, budget, row)
         for setting in question.settings
         for optimizer in question.optimizers
         for budget in question.budgets
-        for row in rows
+        for row in map(Row.parse, question.schedules)
     }
+
+
+def _cell(question: Question, setting: Setting, optimizer: str, budget: float, row: Row) -> TunedCell:
+    tuned_at = budget if question.tune_at is None else question.tune_at
+    fitted: dict[Policy, Policy] = {}
+    for policy in row.candidates:  # of several that are one at the budget of tuning, the first stands for all
+        fitted.setdefault(setting.fitted(policy, tuned_at), setting.fitted(policy, budget))
+    tuning = Tuning(
+        base=setting.trial(optimizer, tuned_at, question.precision),
+        candidates=tuple(fitted),
+        seeds=question.tuning_seeds,
+        higher_is_better=setting.metric.higher_is_better,
+    )
+    if question.tune_at is None:
+        return TunedCell(tuning, question.reporting_seeds)
+    reported = setting.trial(optimizer, budget, question.precision)
+    return ReusedCell(tuning, question.reporting_seeds, reported, tuple(fitted.values()))
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,7 @@ class Answer:
         question: what was asked.
         results: one per reported trial.
         choices: what tuning chose in each cell that is answered.
+        policies: what was reported there; other than the choice's where a rate is reused at another budget.
         num_trials: trials in all, tuning included.
         num_updates: their updates.
         seconds: their training and evaluation time, added up over all workers.
@@ -127,6 +149,7 @@ class Answer:
     question: Question
     results: tuple[Result, ...]
     choices: Mapping[Place, Choice]
+    policies: Mapping[Place, Policy]
     num_trials: int
     num_updates: int
     seconds: float
@@ -138,6 +161,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
     """Read the answer off the records; cells that are not finished yet are left out."""
     results: list[Result] = []
     choices: dict[Place, Choice] = {}
+    policies: dict[Place, Policy] = {}
     failed: list[tuple[Place, str]] = []
     used: dict[str, Record] = {}
     for place, cell in cells(question).items():
@@ -151,7 +175,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         reports = cell.reports(choice)
         if any(spec.trial_id not in records for spec in reports):
             continue
-        choices[place] = choice
+        choices[place], policies[place] = choice, reports[0].policy
         for spec in reports:
             record = used[spec.trial_id] = records[spec.trial_id]
             if record.status == "failed":
@@ -172,6 +196,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         question,
         tuple(results),
         choices,
+        policies,
         num_trials=len(used),
         num_updates=sum(record.cost.updates for record in used.values()),
         seconds=sum(record.cost.training_seconds + record.cost.evaluation_seconds for record in used.values()),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from glideslope.core.policy import Policy
 from glideslope.core.spec import to_text
 from glideslope.report import figures, published
 from glideslope.report.coverage import Coverage, measure_coverage
@@ -63,7 +64,7 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
     data: dict[str, Any] = {
         "question": question.to_json(),
         "cells": [
-            _cell_json(place, choice, by_label[_label(place)].scores[place.schedule])
+            _cell_json(place, choice, answer.policies[place], by_label[_label(place)].scores[place.schedule])
             for place, choice in answer.choices.items()
         ],
         "provenance": dict(provenance),
@@ -139,10 +140,12 @@ def _nothing_finite(answer: Answer, task: str) -> bool:
 def _lead(answer: Answer) -> str:
     question = answer.question
     tasks = ", ".join(setting.task.name for setting in question.settings)
+    at = question.tune_at
+    reused = "" if at is None else f" at {percent(at)} of the maximum and reused at every budget"
     return (
         f"{len(question.schedules)} schedules × {len(question.optimizers)} optimizers × {len(question.budgets)} "
         f"budgets on {tasks}: {answer.num_trials} trials, {answer.num_updates:,} updates. "
-        f"Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) by validation, "
+        f"Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) by validation{reused}, "
         f"reported on {question.num_seeds} fresh seed(s) and the test split at the last step."
         f"{question.caution}"
     )
@@ -258,10 +261,16 @@ def _expected(
     return expected, measure_coverage(cells, generator, higher_is_better=directions, merge=merge)
 
 
+def _tuned(answer: Answer) -> dict[Place, Choice]:
+    """What tuning chose, by where it tuned: once for all budgets that share it."""
+    at = answer.question.tune_at
+    return {place if at is None else place._replace(budget=at): choice for place, choice in answer.choices.items()}
+
+
 def _sensitivity(answer: Answer) -> dict[str, dict[str, figures.Sensitivity]]:
     """Label of a cell → schedule → what tuning tried; among several candidates the chosen policy's line."""
     panels: dict[str, dict[str, figures.Sensitivity]] = {}
-    for place, choice in answer.choices.items():
+    for place, choice in _tuned(answer).items():
         line = [(rate, score) for policy, rate, score in choice.tried if policy == choice.policy]
         rates, scores = zip(*line, strict=True)
         panels.setdefault(_label(place), {})[place.schedule] = figures.Sensitivity(rates, scores)
@@ -269,12 +278,13 @@ def _sensitivity(answer: Answer) -> dict[str, dict[str, figures.Sensitivity]]:
 
 
 def _sensitivity_tables(answer: Answer, metrics: Mapping[str, str]) -> list[Table]:
-    """One table per task and optimizer, at its largest budget: schedule × rate."""
-    largest = max(answer.question.budgets)
+    """One table per task and optimizer, at the largest budget tuned at: schedule × rate."""
+    tuned = _tuned(answer)
+    largest = max((place.budget for place in tuned), default=math.nan)
     tables = []
-    for task, optimizer in dict.fromkeys((place.task, place.optimizer) for place in answer.choices):
+    for task, optimizer in dict.fromkeys((place.task, place.optimizer) for place in tuned):
         rows: dict[str, dict[float, float]] = {}
-        for place, choice in answer.choices.items():
+        for place, choice in tuned.items():
             if place[:3] == (task, optimizer, largest):
                 rows[place.schedule] = {r: score for policy, r, score in choice.tried if policy == choice.policy}
         rates = sorted({rate for row in rows.values() for rate in row})
@@ -288,7 +298,7 @@ def _sensitivity_tables(answer: Answer, metrics: Mapping[str, str]) -> list[Tabl
 
 
 def _panel_directions(answer: Answer, directions: Mapping[str, bool]) -> dict[str, bool]:
-    return {_label(place): directions[place.task] for place in answer.choices}
+    return {_label(place): directions[place.task] for place in _tuned(answer)}
 
 
 def _words(place: Place) -> tuple[str, str, str, str]:
@@ -312,13 +322,13 @@ def _shapes(question: Question, schedules: tuple[str, ...], looks: Mapping[str, 
     return figures.schedule_shapes(multipliers, looks, momenta or None)
 
 
-def _cell_json(place: Place, choice: Choice, scores: Mapping[int | None, float]) -> dict[str, Any]:
+def _cell_json(place: Place, choice: Choice, policy: Policy, scores: Mapping[int | None, float]) -> dict[str, Any]:
     return {
         "task": place.task,
         "optimizer": place.optimizer,
         "budget": place.budget,
         "schedule": place.schedule,
-        "policy": to_text(choice.policy),
+        "policy": to_text(policy),
         "rate": choice.rate,
         "rate_at_limit": choice.at_limit,
         "tried": [[to_text(policy), rate, finite_or_none(score)] for policy, rate, score in choice.tried],

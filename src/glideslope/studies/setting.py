@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from glideslope.controller.rules import Plateau
 from glideslope.core.budget import Epochs
 from glideslope.core.plan import for_budget
 from glideslope.core.policy import Policy
@@ -76,8 +77,16 @@ class Setting:
         )
 
     def fitted(self, policy: Policy, share: float) -> Policy:
-        """The policy, told the budget where it depends on it (a truncated schedule, a preamble in epochs)."""
-        return for_budget(policy, Epochs(self.epochs(share), self.updates_per_epoch))
+        """The policy, told the budget where it depends on it (a truncated schedule, a preamble in epochs).
+
+        A plateau without the time to fall is the plan alone: the first observation it could act on, one more than its
+        patience, is then the last one of the run. Said here, nothing is run twice.
+        """
+        epochs = self.epochs(share)
+        told = for_budget(policy, Epochs(epochs, self.updates_per_epoch))
+        if isinstance(told.controller, Plateau) and math.ceil(epochs) <= told.controller.patience + 1:
+            return replace(told, controller=None)
+        return told
 
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)

@@ -147,3 +147,21 @@ class TunedCell:
         """The trials that are reported: one per reporting seed."""
         base = replace(self.tuning.base, policy=choice.policy, rate=choice.rate)
         return [replace(base, seeds=Seeds.all(seed)) for seed in self.reporting_seeds]
+
+
+@dataclass(frozen=True)
+class ReusedCell(TunedCell):
+    """Tune at one budget, report the rate found there at another.
+
+    Args:
+        base: the trial to report, with everything fixed but policy, rate and seeds.
+        policies: `tuning.candidates`, in their order, as they are at the budget reported.
+    """
+
+    base: TrialSpec
+    policies: tuple[Policy, ...]
+
+    def reports(self, choice: Choice) -> list[TrialSpec]:
+        policy = self.policies[self.tuning.candidates.index(choice.policy)]
+        base = replace(self.base, policy=policy, rate=choice.rate)
+        return [replace(base, seeds=Seeds.all(seed)) for seed in self.reporting_seeds]
