@@ -38,6 +38,10 @@ def test_the_same_ranking_agrees():
     assert found.schedules[0] == "rex"
 
 
+def test_the_weight_decay_of_the_recipe_changes_no_column():
+    assert agreement(cell(means(), optimizer="adam(weight_decay=1e-4)")).kendall.value == pytest.approx(1)
+
+
 def test_the_opposite_ranking_disagrees():
     assert agreement(cell(means(-1.0))).kendall.value == pytest.approx(-1)
 
