@@ -10,6 +10,8 @@ from torch.nn import functional
 from glideslope.trials.task import Noise, Task
 
 PADDING = 4
+COVERED_SIDE = 8
+"""Of the square that hides a part of a training image, in pixels."""
 
 
 class CropAndFlip(Task):
@@ -46,3 +48,12 @@ def cropped_and_flipped(images: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     which = torch.arange(batch, device=images.device)[:, None, None, None]
     channel = torch.arange(channels, device=images.device)[:, None, None]
     return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def covered_corners(generator: np.random.Generator, num_samples: int, side: int) -> np.ndarray:
+    """First row and column of the square of `COVERED_SIDE` pixels that lies somewhere on each image of `side` pixels.
+
+    Returns:
+        (num_samples, 2), integers in [0, side - COVERED_SIDE].
+    """
+    return generator.integers(0, side - COVERED_SIDE + 1, (num_samples, 2))

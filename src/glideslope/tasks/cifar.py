@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glideslope.tasks.augmentation import CropAndFlip
+from glideslope.tasks.augmentation import COVERED_SIDE, CropAndFlip, covered_corners
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.crops import covered
 from glideslope.tasks.data import CIFAR10
@@ -24,8 +24,6 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 CIFAR100_STD = (0.2673, 0.2564, 0.2762)
-COVERED_SIDE = 8
-"""Of the square that hides a part of a training image, in pixels."""
 
 
 @final
@@ -201,7 +199,7 @@ class CIFAR10ResNet9(CIFAR10Setting):
 
     def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
         """As `CropAndFlip`, and "covered": first row and column of the square that hides, (num_samples, 2)."""
-        corners = generator.integers(0, CIFAR_SIDE - COVERED_SIDE + 1, (num_samples, 2))
+        corners = covered_corners(generator, num_samples, CIFAR_SIDE)
         return {**super().augmentation(generator, num_samples), "covered": corners}
 
 

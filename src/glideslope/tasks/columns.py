@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ from torch import Tensor
 
 from glideslope.tasks.data import DataFormatError
 from glideslope.trials.task import Column
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BILINEAR: Final = 2
+"""`PIL.Image.Resampling.BILINEAR`, without importing it."""
 
 
 @final
@@ -81,15 +88,28 @@ class ImageFiles(Column):
         return digest.hexdigest()
 
     def _read(self, name: str) -> NDArray[np.uint8]:
-        from PIL import Image
+        with opened(self._folder / name) as image:
+            image.draft("RGB", (self._side, self._side))  # a JPEG is decoded at a half or a quarter where that does
+            return np.asarray(image.convert("RGB").resize((self._side, self._side), BILINEAR))
 
-        try:
-            with Image.open(self._folder / name) as image:
-                image.draft("RGB", (self._side, self._side))  # a JPEG is decoded at a half or a quarter where that does
-                square = image.convert("RGB").resize((self._side, self._side), Image.Resampling.BILINEAR)
-        except OSError as error:  # what Pillow raises for files that are none, no images, or cut short
-            raise DataFormatError(f"{self._folder / name} cannot be read as an image: {error}.") from error
-        return np.asarray(square)
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An image file; what goes wrong with it, also while its pixels are read, is told with its name.
+
+    Raises:
+        ImportError: there is no Pillow.
+        DataFormatError: there is no such file, or it is no image, or cut short.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f'{path} is an image file, which Pillow reads: pip install "glideslope[images]".') from error
+    try:
+        with Image.open(path) as image:
+            yield image
+    except OSError as error:  # what Pillow raises for all of these
+        raise DataFormatError(f"{path} cannot be read as an image ({error})") from error
 
 
 @cache

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from glideslope.tasks.cache import Arrays
-from glideslope.tasks.columns import Pixels
+from glideslope.tasks.columns import Pixels, opened
 from glideslope.tasks.data import DataFile, DataFormatError
 from glideslope.tasks.parts import shuffled
 from glideslope.trials.task import Part, Splits
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 NUM_VALIDATION = 5000
 CIFAR100_CLASSES = 100
@@ -165,16 +162,13 @@ def _decode_tiny_imagenet(path: Path) -> Arrays:
 def _small_images(path: Path, names: Sequence[str]) -> NDArray[np.uint8]:
     images = np.empty((len(names), 3, TINY_IMAGENET_SIDE, TINY_IMAGENET_SIDE), np.uint8)
     for row, name in zip(images, names, strict=True):
-        with _opened(path, name) as image:
+        with opened(path / name) as image:
             if image.size != (TINY_IMAGENET_SIDE, TINY_IMAGENET_SIDE):
                 raise DataFormatError(
                     f"{name} has {image.size[0]} x {image.size[1]} pixels, "
                     f"and not {TINY_IMAGENET_SIDE} x {TINY_IMAGENET_SIDE}"
                 )
-            try:
-                row[:] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-            except OSError as error:
-                raise DataFormatError(f"{name} is cut short, or damaged ({error})") from error
+            row[:] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     return images
 
 
@@ -208,7 +202,7 @@ def _headers(path: Path, folder: str) -> list[tuple[str, int, int]]:
     """Name, width and height of every image of a class."""
     found = []
     for name in _images_of(path / folder):
-        with _opened(path, f"{folder}/{name}") as image:
+        with opened(path / folder / name) as image:
             found.append((f"{folder}/{name}", *image.size))
     return found
 
@@ -223,17 +217,6 @@ def _images_of(folder: Path) -> list[str]:
     if not found:
         raise DataFormatError(f"{folder} holds no image (.JPEG)")
     return found
-
-
-def _opened(path: Path, name: str) -> Image.Image:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(f'{name} is an image file, which Pillow reads: pip install "glideslope[images]".') from error
-    try:
-        return Image.open(path / name)
-    except OSError as error:  # what Pillow raises for a file that is none, too
-        raise DataFormatError(f"{name} cannot be read as an image ({error})") from error
 
 
 CIFAR100 = DataFile(

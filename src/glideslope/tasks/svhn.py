@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 from torch import Tensor, nn
 
+from glideslope.tasks.augmentation import COVERED_SIDE, covered_corners
 from glideslope.tasks.classification import Classification
 from glideslope.tasks.crops import covered
 from glideslope.tasks.image_sets import CIFAR_SIDE, SVHN, SVHN_CLASSES, image_splits
@@ -19,8 +20,6 @@ from glideslope.trials.task import Default, Noise, Splits, seeded_model
 MEAN = (0.4377, 0.4438, 0.4728)
 STD = (0.1980, 0.2010, 0.1970)
 DEPTH = 28
-COVERED_SIDE = 8
-"""Of the square that hides a part of a training image, in pixels."""
 
 
 @final
@@ -73,4 +72,4 @@ class SVHNWRN28(Classification):
 
     def augmentation(self, generator: np.random.Generator, num_samples: int) -> dict[str, np.ndarray]:
         """ "covered": first row and column of the square that hides, (num_samples, 2)."""
-        return {"covered": generator.integers(0, CIFAR_SIDE - COVERED_SIDE + 1, (num_samples, 2))}
+        return {"covered": covered_corners(generator, num_samples, CIFAR_SIDE)}

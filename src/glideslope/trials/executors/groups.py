@@ -74,7 +74,7 @@ class Groups:
         key = self._most_work()
         share = sum(self._work.values()) / num_workers
         taken = self._lone(share, seconds) if key == ALONE else self._together(key, share)
-        self._work[key] -= sum(spec.updates for spec in taken)
+        self._work[key] -= sum(spec.last_update for spec in taken)
         if not self._queues[key]:
             del self._queues[key], self._work[key]
         return Order(taken, together=key != ALONE)
@@ -94,13 +94,13 @@ class Groups:
         queue, taken, work = self._queues[key], list[TrialSpec](), 0
         while queue and len(taken) < MOST_MEMBERS and (len(taken) < LEAST_MEMBERS or work < share):
             taken.append(queue.pop())
-            work += taken[-1].updates
+            work += taken[-1].last_update
         return taken
 
     def _lone(self, share: float, seconds: Callable[[TrialSpec], float]) -> list[TrialSpec]:
         queue = self._queues[ALONE]
         taken = [queue.pop()]
-        work, spent = taken[0].updates, self._lone_seconds(taken[0], seconds)
+        work, spent = taken[0].last_update, self._lone_seconds(taken[0], seconds)
         while queue and len(taken) < MOST_MEMBERS and work < share:
             spec = queue.pop()
             spent += self._lone_seconds(spec, seconds)
@@ -108,7 +108,7 @@ class Groups:
                 queue.push(spec)
                 break
             taken.append(spec)
-            work += spec.updates
+            work += spec.last_update
         return taken
 
     def _lone_seconds(self, spec: TrialSpec, seconds: Callable[[TrialSpec], float]) -> float:
@@ -140,7 +140,7 @@ class Groups:
 
     def _queue(self, key: str, spec: TrialSpec) -> None:
         self._queues.setdefault(key, LongestFirst()).push(spec)
-        self._work[key] = self._work.get(key, 0) + spec.updates
+        self._work[key] = self._work.get(key, 0) + spec.last_update
 
 
 def _key(spec: TrialSpec, device: str) -> str | None:

@@ -19,7 +19,7 @@ class LongestFirst:
         return len(self._heap)
 
     def push(self, spec: TrialSpec) -> None:
-        heapq.heappush(self._heap, (-spec.updates, next(self._order), spec))
+        heapq.heappush(self._heap, (-spec.last_update, next(self._order), spec))
 
     def pop(self) -> TrialSpec:
         """The longest; only called while there is one."""

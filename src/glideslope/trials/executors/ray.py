@@ -235,7 +235,7 @@ class RayCluster(Executor):
 
     def _seconds(self, spec: TrialSpec) -> float:
         """How long a trial takes by itself, as far as others like it tell."""
-        return spec.updates * self._pace.get((spec.task.name, spec.optimizer.name), math.inf)
+        return spec.last_update * self._pace.get((spec.task.name, spec.optimizer.name), math.inf)
 
     def _collect(self) -> None:
         """Wait for an answer, but not past the next look."""
