@@ -63,6 +63,9 @@ class TestMistakes:
             ((TINY, "--sampling", "--seeds", "0"), "`num_seeds` is 0"),
             ((TINY, "--sampling", "--schedules", "rex"), "--sampling has profiles of its own"),
             ((TINY, "--sampling", "--tune-at", "5%"), "--sampling holds or tunes rates in ways of its own"),
+            ((TINY, "--sampling", "--sensitivity", "2"), "--sampling and --sensitivity are two studies"),
+            ((TINY, "--sensitivity", "2", "--tune-at", "5%"), "--sensitivity holds or tunes rates in ways of its own"),
+            ((TINY, "--sensitivity", "0"), "`steps` is 0"),
             ((TINY, "--tune-at", "0"), "`tune_at` is 0.0, but must satisfy tune_at > 0"),
             ((TINY, "--tune-at", "early"), "cannot read the share 'early'"),
             ((TINY, "--delays", "0.5", "--schedules", "rex"), "--delays names its own schedules"),
@@ -199,7 +202,17 @@ class TestPrinting:
         assert "The rate tuned in every cell" in called.out
         assert glideslope("report", "runs").out == called.out
 
-    @pytest.mark.parametrize("study", [("--sampling",), ("--schedules", "rex,linear")], ids=lambda study: study[0])
+    def test_sensitivity_and_its_report(self, glideslope):
+        called = glideslope("compare", TINY, "--out", "runs", *SMALL, "rex,linear", "--sensitivity", "1")
+        assert called.code == 0
+        assert "What a wrong rate costs" in called.out
+        assert glideslope("report", "runs").out == called.out
+
+    @pytest.mark.parametrize(
+        "study",
+        [("--sampling",), ("--schedules", "rex,linear"), ("--sensitivity", "1", "--schedules", "rex")],
+        ids=lambda study: study[0],
+    )
     def test_bfloat16_is_said_wherever_the_numbers_go(self, glideslope, tmp_path, study):
         arguments = (TINY, "--out", "runs", *SMALL[:-1], *study, "--precision", "bfloat16")
         said = "bfloat16 autocast: not exact"

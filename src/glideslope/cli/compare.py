@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +28,23 @@ from glideslope.core.spec import split_texts
 from glideslope.core.value import unknown
 from glideslope.report.document import Document
 from glideslope.studies import compare as study
-from glideslope.studies import compare_report, sampling, sampling_report
+from glideslope.studies import compare_report, sampling, sampling_report, sensitivity, sensitivity_report
 from glideslope.studies.provenance import provenance
 from glideslope.studies.setting import Setting
+from glideslope.trials.planner import Cell
+from glideslope.trials.record import Record
 from glideslope.trials.store import Store
 
 DEFAULT_TASKS = ("mnist1d-mlp", "digits-autoencoder")
 DEFAULT_BASELINE = "linear"
+
+Question = study.Question | sampling.Question | sensitivity.Question
+QUESTIONS: Mapping[str, type[Question]] = {
+    "compare": study.Question,
+    "sampling": sampling.Question,
+    "sensitivity": sensitivity.Question,
+}
+"""What the verb may ask, by the name that it has in a store."""
 
 
 def compare(
@@ -59,6 +70,14 @@ def compare(
     delays: Annotated[
         str | None, typer.Option(help="The paper's Figure 2 instead: linear delayed by shares, e.g. 0.25,0.5,0.75.")
     ] = None,
+    sensitivity_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--sensitivity",
+            help="The paper's Figure 3 instead: every schedule at so many rates on either side of the default, a "
+            "factor of 3 apart.",
+        ),
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
@@ -77,17 +96,21 @@ def compare(
 ) -> None:
     """Compare schedules over optimizers, budgets and seeds; tune rates honestly; print the tables."""
     use_data(data)
+    given = {"--sampling": sampling_rates, "--sensitivity": sensitivity_steps is not None}
+    modes = [name for name in given if given[name]]
+    if len(modes) > 1:
+        raise ValueError(f"{' and '.join(modes)} are two studies; ask for one at a time.")
+    if modes and tune_at is not None:
+        raise ValueError(f"{modes[0]} holds or tunes rates in ways of its own; leave --tune-at out.")
     if sampling_rates and (delays is not None or schedules is not None):
         raise ValueError("--sampling has profiles of its own; leave --schedules and --delays out.")
-    if sampling_rates and tune_at is not None:
-        raise ValueError("--sampling holds or tunes rates in ways of its own; leave --tune-at out.")
     if delays is not None and schedules is not None:
         raise ValueError("--delays names its own schedules; leave --schedules out.")
     names = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
     shares = tuple(sorted(read_share(text) for text in split_texts(budgets))) if budgets is not None else None
-    question: study.Question | sampling.Question
+    chosen = split_texts(optimizers if optimizers is not None else "sgdm" if sampling_rates else "sgdm,adam")
+    question: Question
     if sampling_rates:
-        chosen = split_texts("sgdm" if optimizers is None else optimizers)
         question = sampling.Question(
             _settings(names, chosen),
             chosen,
@@ -97,7 +120,6 @@ def compare(
             precision=precision,
         )
     else:
-        chosen = split_texts("sgdm,adam" if optimizers is None else optimizers)
         if delays is not None:
             shares_of_delay = [read_share(text) for text in split_texts(delays)]
             rows = ("linear", *(f"delayed_linear({share:g})" for share in shares_of_delay), "rex")
@@ -109,28 +131,54 @@ def compare(
         for text in rows:
             study.Row.parse(text)  # a misspelt schedule is told before any data is loaded
         check_baseline(baseline, rows)
-        question = study.Question(
-            _settings(names, chosen),
-            rows,
-            chosen,
-            study.PAPER_BUDGETS if shares is None else shares,
-            seeds,
-            tuning_seeds,
-            uncounted,
-            precision,
-            None if tune_at is None else read_share(tune_at),
-        )
-    facts = provenance() | question.facts
-    with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
-        store.ask("sampling" if isinstance(question, sampling.Question) else "compare", question.to_json(), facts)
-        if isinstance(question, sampling.Question):
-            document = sampling_report.document(
-                sampling.answer(question, run(sampling.cells(question).values(), store, engine)), facts
+        if sensitivity_steps is not None:
+            question = sensitivity.Question(
+                _settings(names, chosen),
+                tuple(row for row in rows if row not in uncounted),
+                chosen,
+                sensitivity.BUDGETS if shares is None else shares,
+                sensitivity_steps,
+                seeds,
+                precision,
             )
         else:
-            records = run(study.cells(question).values(), store, engine)
-            document = compare_report.document(study.answer(question, records), facts, baseline or DEFAULT_BASELINE)
+            question = study.Question(
+                _settings(names, chosen),
+                rows,
+                chosen,
+                study.PAPER_BUDGETS if shares is None else shares,
+                seeds,
+                tuning_seeds,
+                uncounted,
+                precision,
+                None if tune_at is None else read_share(tune_at),
+            )
+    facts = provenance() | question.facts
+    with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
+        kind = next(kind for kind, form in QUESTIONS.items() if isinstance(question, form))
+        store.ask(kind, question.to_json(), facts)
+        document = document_of(question, run(_cells(question), store, engine), facts, baseline)
     show_document(document, as_json, html)
+
+
+def _cells(question: Question) -> Collection[Cell]:
+    if isinstance(question, sampling.Question):
+        return sampling.cells(question).values()
+    if isinstance(question, sensitivity.Question):
+        return sensitivity.cells(question).values()
+    return study.cells(question).values()
+
+
+def document_of(
+    question: Question, records: Mapping[str, Record], facts: Mapping[str, str], baseline: str | None = None
+) -> Document:
+    """The report of what was asked."""
+    if isinstance(question, sampling.Question):
+        return sampling_report.document(sampling.answer(question, records), facts)
+    if isinstance(question, sensitivity.Question):
+        return sensitivity_report.document(sensitivity.answer(question, records), facts)
+    check_baseline(baseline, question.schedules)
+    return compare_report.document(study.answer(question, records), facts, baseline or DEFAULT_BASELINE)
 
 
 def show_document(document: Document, as_json: bool, html: Path | None) -> None:

@@ -7,19 +7,11 @@ from typing import Annotated
 
 import typer
 
-from glideslope.cli.compare import DEFAULT_BASELINE, check_baseline, show_document
+from glideslope.cli import compare
 from glideslope.cli.convergence import document_of
 from glideslope.cli.options import AsJson, Html, Price
 from glideslope.cli.tradeoff import parse_price
-from glideslope.studies import (
-    compare,
-    compare_report,
-    convergence,
-    sampling,
-    sampling_report,
-    tradeoff,
-    tradeoff_report,
-)
+from glideslope.studies import convergence, tradeoff, tradeoff_report
 from glideslope.trials.shelf import StoreView
 
 
@@ -38,16 +30,11 @@ def report(
         records = store.summaries()
         if asked.kind == "convergence":
             watched = document_of(convergence.Question.from_json(asked.question), records, store, asked.provenance)
-            return show_document(watched, as_json, html)
+            return compare.show_document(watched, as_json, html)
     if asked.kind == "tradeoff":
         curves = tradeoff.answer(tradeoff.Question.from_json(asked.question), records)
         document = tradeoff_report.document(curves, asked.provenance, parse_price(price))
-    elif asked.kind == "sampling":
-        answer = sampling.answer(sampling.Question.from_json(asked.question), records)
-        document = sampling_report.document(answer, asked.provenance)
     else:
-        question = compare.Question.from_json(asked.question)
-        check_baseline(baseline, question.schedules)
-        found = compare.answer(question, records)
-        document = compare_report.document(found, asked.provenance, baseline or DEFAULT_BASELINE)
-    show_document(document, as_json, html)
+        question = compare.QUESTIONS[asked.kind].from_json(asked.question)
+        document = compare.document_of(question, records, asked.provenance, baseline)
+    compare.show_document(document, as_json, html)

@@ -102,10 +102,12 @@ class Sensitivity:
     Args:
         rates: (num_rates,) base rates tried, > 0.
         scores: (num_rates,) score of each; not finite where training diverged.
+        spreads: (num_rates,) standard deviations, drawn where they are finite; None draws none.
     """
 
     rates: ArrayLike
     scores: ArrayLike
+    spreads: ArrayLike | None = None
 
 
 def schedule_shapes(
@@ -172,7 +174,7 @@ def rate_sensitivity(
         upward = is_higher_better(higher_is_better, label)
         titles.append(axis_title(metric, upward))
         for name, line in lines.items():
-            rates, scores = _sorted(line)
+            rates, scores, spreads = _sorted(line)
             usable = np.isfinite(scores)
             sizes = [7] * rates.size
             rings = [0] * rates.size
@@ -183,6 +185,7 @@ def rate_sensitivity(
                 go.Scatter(
                     x=listed(rates),
                     y=listed(scores),
+                    error_y=None if line.spreads is None else {"array": listed(spreads), "thickness": 1, "width": 2},
                     mode="lines+markers",
                     name=escaped(name),
                     line={"color": looks[name].color, "dash": looks[name].dash, "width": 1.8},
@@ -377,10 +380,11 @@ def escaped(name: str) -> str:
     return html.escape(name, quote=False)
 
 
-def _sorted(line: Sensitivity) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rates, scores = np.asarray(line.rates, dtype=np.float64), np.asarray(line.scores, dtype=np.float64)
-    order = np.argsort(rates, kind="stable")
-    return rates[order], scores[order]
+def _sorted(line: Sensitivity) -> NDArray[np.float64]:
+    """Rates, scores and spreads, by increasing rate: (3, num_rates)."""
+    spreads = np.full(np.shape(line.rates), math.nan) if line.spreads is None else line.spreads
+    columns = np.array([line.rates, line.scores, spreads], dtype=np.float64)
+    return columns[:, np.argsort(columns[0], kind="stable")]
 
 
 def listed(values: ArrayLike) -> list[float | None]:

@@ -11,7 +11,7 @@ from glideslope.core.policy import Policy
 from glideslope.core.spec import parse_policy
 from glideslope.core.value import require
 from glideslope.report.results import Result
-from glideslope.studies.question import StudyQuestion
+from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import Choice, ReusedCell, TunedCell, Tuning
 from glideslope.trials.record import Record, details
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Question(StudyQuestion):
+class Question(TunedQuestion):
     """Which schedule is best, where?
 
     Args:

@@ -15,7 +15,7 @@ from glideslope.core.profiles import Constant, Cosine, Multiplier
 from glideslope.core.schedule import Cycles, Truncated
 from glideslope.core.spec import parse_policy, parse_schedule
 from glideslope.core.value import require
-from glideslope.studies.question import StudyQuestion
+from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import Choice, TunedCell, Tuning
 from glideslope.trials.record import Record
@@ -41,7 +41,7 @@ PROBES = ("weight_norm", "full_gradient_norm")
 
 
 @dataclass(frozen=True)
-class Question(StudyQuestion):
+class Question(TunedQuestion):
     """What does Li et al.'s budgeted training look like on these tasks?
 
     Args:

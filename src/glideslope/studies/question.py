@@ -23,7 +23,6 @@ class StudyQuestion:
         optimizers: texts.
         budgets: shares of each task's maximum, increasing, each > 0.
         num_seeds: reporting seeds 1 … num_seeds, on the test split.
-        num_tuning_seeds: tuning seeds 1001 …, on the validation split.
         precision: of every trial, from `PRECISIONS`.
     """
 
@@ -31,7 +30,6 @@ class StudyQuestion:
     optimizers: tuple[str, ...]
     budgets: tuple[float, ...]
     num_seeds: int
-    num_tuning_seeds: int
     precision: str
 
     def _check(self, axis: str) -> None:
@@ -45,7 +43,6 @@ class StudyQuestion:
         require(list(self.budgets) == sorted(self.budgets), "budgets", self.budgets, "budgets increasing")
         bound = f"1 <= num_seeds < {FIRST_TUNING_SEED}, where the tuning seeds start"
         require(1 <= self.num_seeds < FIRST_TUNING_SEED, "num_seeds", self.num_seeds, bound)
-        require(self.num_tuning_seeds >= 1, "num_tuning_seeds", self.num_tuning_seeds, "num_tuning_seeds >= 1")
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
 
@@ -58,11 +55,6 @@ class StudyQuestion:
     def reporting_seeds(self) -> tuple[int, ...]:
         """Seeds of what is reported."""
         return tuple(range(1, self.num_seeds + 1))
-
-    @property
-    def tuning_seeds(self) -> tuple[int, ...]:
-        """Seeds of what rates are chosen by."""
-        return tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.num_tuning_seeds))
 
     @property
     def caution(self) -> str:
@@ -82,3 +74,22 @@ class StudyQuestion:
         content = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
         content["settings"] = tuple(Setting.from_json(setting) for setting in data["settings"])
         return cls(**content)
+
+
+class TunedQuestion(StudyQuestion):
+    """A question whose rates are chosen first, on seeds and a split of their own.
+
+    Attributes:
+        num_tuning_seeds: tuning seeds 1001 …, on the validation split.
+    """
+
+    num_tuning_seeds: int
+
+    def _check(self, axis: str) -> None:
+        super()._check(axis)
+        require(self.num_tuning_seeds >= 1, "num_tuning_seeds", self.num_tuning_seeds, "num_tuning_seeds >= 1")
+
+    @property
+    def tuning_seeds(self) -> tuple[int, ...]:
+        """Seeds of what rates are chosen by."""
+        return tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.num_tuning_seeds))

@@ -12,7 +12,7 @@ from glideslope.core.catalog import SAMPLING_RATES, step_profile
 from glideslope.core.policy import Policy
 from glideslope.core.schedule import Schedule
 from glideslope.core.spec import parse_policy, parse_schedule
-from glideslope.studies.question import StudyQuestion
+from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import REACH, Choice, TunedCell, Tuning
 from glideslope.trials.record import Record
@@ -28,7 +28,7 @@ STEP_GAMMAS = (-1.5, -3.0, -4.5, -6.0, -9.0)
 
 
 @dataclass(frozen=True)
-class Question(StudyQuestion):
+class Question(TunedQuestion):
     """Which sampling rate is best for which profile?
 
     Args:

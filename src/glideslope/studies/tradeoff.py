@@ -16,7 +16,7 @@ from glideslope.core.spec import parse_estimator
 from glideslope.report.fidelity import CurveResult
 from glideslope.report.tradeoff_tables import RateScore
 from glideslope.studies.estimation import TEST, VALIDATION, Estimation, pace
-from glideslope.studies.question import StudyQuestion
+from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import FACTOR, REACH, TunedCell, Tuning, nearest_best, search
 from glideslope.trials.record import Record
@@ -38,7 +38,7 @@ SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 @dataclass(frozen=True)
-class Question(StudyQuestion):
+class Question(TunedQuestion):
     """What does every budget buy, and who says it most cheaply?
 
     Args:

@@ -36,6 +36,16 @@ class Cell(Protocol):
 
 
 @dataclass(frozen=True)
+class FixedCell:
+    """A cell whose trials are known from the start."""
+
+    trials: tuple[TrialSpec, ...]
+
+    def next_specs(self, records: Mapping[str, Record]) -> list[TrialSpec]:
+        return [spec for spec in self.trials if spec.trial_id not in records]
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a study is; trials and updates that cells will ask for later are not known yet.
 

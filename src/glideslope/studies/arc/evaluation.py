@@ -20,6 +20,7 @@ from glideslope.core.value import require, unknown
 from glideslope.studies.setting import Setting
 from glideslope.trials.looks import Look
 from glideslope.trials.optimizers import OptimizerSpec
+from glideslope.trials.planner import FixedCell
 from glideslope.trials.record import Record
 from glideslope.trials.trial import Seeds, TrialSpec
 
@@ -156,14 +157,8 @@ def policy(system: str, task: str, epochs: int, controllers: Mapping[str, Policy
     raise unknown("system", system, [*texts, "cyclic cosine", "exponential", *controllers])
 
 
-@dataclass(frozen=True)
-class EvaluationCell:
+class EvaluationCell(FixedCell):
     """One system on one task from one rate, several seeds."""
-
-    trials: tuple[TrialSpec, ...]
-
-    def next_specs(self, records: Mapping[str, Record]) -> list[TrialSpec]:
-        return [spec for spec in self.trials if spec.trial_id not in records]
 
     def reports(self, records: Mapping[str, Record]) -> tuple[TrialSpec, ...]:
         """The trials that are reported; all of them known once `next_specs` is empty."""
