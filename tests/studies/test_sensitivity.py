@@ -49,7 +49,7 @@ def reported(rows, steps=2, higher_is_better=False, num_seeds=1, schedules=None)
 
 def summary(document):
     """Schedule → the rest of its row in the first table."""
-    table = _titled(document, "What a wrong rate costs").blocks[0]
+    table = _titled(document, "What a wrong rate costs").blocks[1]
     return {name: rest for name, *rest in table.rows}
 
 
@@ -153,6 +153,26 @@ class TestSummary:
         assert row[4].flags == ("diverged",)
         assert row[4].mean == 4.0
         assert math.isnan(row[5].mean)
+
+    def test_over_all_cells_the_median_of_a_step_below_and_above(self):
+        nan = math.nan
+        rows = {
+            "none": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "linear": [9.0, 6.0, 5.0, 5.5, 9.0],
+            "rex": [9.0, 7.0, 4.0, nan, nan],
+            "cosine": [nan] * 5,
+        }
+        table = _titled(reported(rows), "What a wrong rate costs").blocks[0]
+        assert {name: rest for name, *rest in table.rows} == {
+            "none": [EMPTY, EMPTY, 0],
+            "linear": ["+20.0 %", "+10.0 %", 1],
+            "rex": ["+75.0 %", "diverged", 1],
+            "cosine": [EMPTY, EMPTY, 0],
+        }
+        upward = _titled(
+            reported({"rex": [1.0, 80.0, 100.0, 90.0, 1.0]}, higher_is_better=True), "What a wrong rate costs"
+        )
+        assert upward.blocks[0].rows == (("rex", "+20.0 %", "+10.0 %", 1),)
 
     def test_nothing_but_divergence(self):
         rows = summary(reported({"rex": [math.nan] * 5}))

@@ -30,6 +30,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     labels = tuple(Row.parse(text).label for text in question.schedules)
     tables: list[Table] = []
     summaries: list[Table] = []
+    missed: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
     panels: dict[str, dict[str, figures.Sensitivity]] = {}
     directions: dict[str, bool] = {}
     for setting, optimizer, budget in itertools.product(question.settings, question.optimizers, question.budgets):
@@ -40,12 +41,16 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
         }
         grid = {label: [answer.scores.get(place, ()) for place in row] for label, row in places.items()}
         tables.append(_scores(title, setting, rates, grid, question.num_seeds))
-        summaries.append(_summary(title, setting, rates, grid))
+        losses = _losses(setting, grid)
+        summaries.append(_summary(title, setting, rates, losses))
+        for label, row in losses.items():
+            missed[label] += _missed(row)
         panels[title] = {
             label: figures.Sensitivity(rates, list(map(_mean, row)), list(map(_std, row)))
             for label, row in grid.items()
         }
         directions[title] = setting.metric.higher_is_better
+    overall = _overall(missed)
     looks = figures.styles(labels)
     sections = [
         Section(
@@ -58,7 +63,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
                 )
             ],
         ),
-        Section("What a wrong rate costs", [*summaries]),
+        Section("What a wrong rate costs", [overall, *summaries]),
         Section("Scores at every rate", [*tables]),
     ]
     failed = [f"{' / '.join(map(str, place))}: {error.strip().splitlines()[-1]}" for place, error in answer.failed]
@@ -78,7 +83,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
             place._asdict() | {"scores": [finite_or_none(score) for score in scores]}
             for place, scores in answer.scores.items()
         ],
-        "summary": [table.to_json() for table in summaries],
+        "summary": [table.to_json() for table in (overall, *summaries)],
         "failed": failed,
         "provenance": dict(provenance),
     }
@@ -95,12 +100,51 @@ def _scores(title: str, setting: Setting, rates: Sequence[float], grid: Grid, nu
     return Table(title, ("schedule", *(f"{rate:.3g}" for rate in rates)), rows, note)
 
 
-def _summary(title: str, setting: Setting, rates: Sequence[float], grid: Grid) -> Table:
-    """Per schedule the best rate, what it costs to miss it by a factor, and which rates are good enough."""
+def _losses(setting: Setting, grid: Grid) -> dict[str, NDArray[np.float64]]:
+    """Schedule → mean of each rate, (num_rates,), lower is better; NaN where a seed diverged or nothing is known."""
     sign = -1.0 if setting.metric.higher_is_better else 1.0
-    losses = {label: np.array([sign * _mean(scores) for scores in row]) for label, row in grid.items()}
+    return {label: np.array([sign * _mean(scores) for scores in row]) for label, row in grid.items()}
+
+
+def _missed(losses: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """How much worse than at the best rate it is a step below and a step above, in percent; inf where a seed diverged.
+
+    Nothing where the best rate is not known, or lies at an end of the grid.
+    """
+    finite = np.isfinite(losses)
+    best = int(np.where(finite, losses, np.inf).argmin())
+    if not finite.any() or best in (0, len(losses) - 1):
+        return []
+    below, above = (
+        100 * (float(losses[index]) - float(losses[best])) / abs(float(losses[best])) if finite[index] else math.inf
+        for index in (best - 1, best + 1)
+    )
+    return [(below, above)]
+
+
+def _overall(missed: Mapping[str, Sequence[tuple[float, float]]]) -> Table:
+    """Medians over all tasks, optimizers and budgets."""
+    rows: list[tuple[Entry, ...]] = []
+    for label, pairs in missed.items():
+        sides = [_percent(float(np.median(side))) for side in zip(*pairs, strict=True)] or [EMPTY, EMPTY]
+        rows.append((label, *sides, len(pairs)))
+    note = (
+        "By how much the mean is worse a step away from the row's own best rate; medians over the tasks, optimizers "
+        "and budgets in which that rate is known and has neighbours."
+    )
+    columns = ("schedule", f"rate / {FACTOR:g}", f"rate × {FACTOR:g}", "cells")
+    return Table("All tasks, optimizers and budgets", columns, tuple(rows), note)
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1f} %" if math.isfinite(value) else "diverged"
+
+
+def _summary(title: str, setting: Setting, rates: Sequence[float], losses: Mapping[str, NDArray[np.float64]]) -> Table:
+    """Per schedule the best rate, what it costs to miss it by a factor, and which rates are good enough."""
     known = [loss[np.isfinite(loss)].min() for loss in losses.values() if np.isfinite(loss).any()]
     limit = min(known) + TOLERANCE * abs(min(known)) if known else -math.inf
+    sign = -1.0 if setting.metric.higher_is_better else 1.0
     rows = tuple((label, *_reach(sign, loss, rates, limit)) for label, loss in losses.items())
     note = (
         f"{_metric(setting)}. Good rates: the mean is within {TOLERANCE:.0%} of the best of the table, around the "
