@@ -235,6 +235,11 @@ class TestPrinting:
         data = strict(glideslope("report", "runs", "--json").out)
         assert [cell["schedule"] for cell in data["cells"]] == ["linear"]
 
+    def test_report_of_a_study_that_prints_its_own(self, glideslope, tmp_path):
+        with Store(tmp_path / "runs") as store:
+            store.ask("arc evaluate", {}, {})
+        assert "runs is of `glideslope arc evaluate`, which prints its own report" in glideslope("report", "runs").error
+
     def test_report_of_nothing(self, glideslope, tmp_path):
         assert "there is no store in nowhere" in glideslope("report", "nowhere").error
         with Store(tmp_path / "empty"):

@@ -34,6 +34,11 @@ def report(
     if asked.kind == "tradeoff":
         curves = tradeoff.answer(tradeoff.Question.from_json(asked.question), records)
         document = tradeoff_report.document(curves, asked.provenance, parse_price(price))
+    elif asked.kind not in compare.QUESTIONS:
+        raise ValueError(
+            f"{folder} is of `glideslope {asked.kind}`, which prints its own report: run that command again; what is "
+            "stored is not computed twice."
+        )
     else:
         question = compare.QUESTIONS[asked.kind].from_json(asked.question)
         document = compare.document_of(question, records, asked.provenance, baseline)
