@@ -62,10 +62,12 @@ class TestMistakes:
             ((TINY, "--sampling", "--budgets", "0"), "`budgets` is 0.0"),
             ((TINY, "--sampling", "--seeds", "0"), "`num_seeds` is 0"),
             ((TINY, "--sampling", "--schedules", "rex"), "--sampling has profiles of its own"),
-            ((TINY, "--sampling", "--tune-at", "5%"), "--sampling holds or tunes rates in ways of its own"),
+            ((TINY, "--sampling", "--tune-at", "5%"), "--sampling holds rates, and tunes them in every cell"),
             ((TINY, "--sampling", "--sensitivity", "2"), "--sampling and --sensitivity are two studies"),
-            ((TINY, "--sensitivity", "2", "--tune-at", "5%"), "--sensitivity holds or tunes rates in ways of its own"),
-            ((TINY, "--sensitivity", "0"), "`steps` is 0"),
+            ((TINY, "--sensitivity", "2", "--tune-at", "5%"), "--sensitivity tunes no rate; leave --tune-at out"),
+            ((TINY, "--sensitivity", "0"), "--sensitivity is 0, but must be from 1 to 5"),
+            ((TINY, "--sensitivity", "1", "--baseline", "rex"), "--baseline is for comparisons"),
+            (("imagenet-resnet50", "--tune-at", "early"), "cannot read the share 'early'"),
             ((TINY, "--tune-at", "0"), "`tune_at` is 0.0, but must satisfy tune_at > 0"),
             ((TINY, "--tune-at", "early"), "cannot read the share 'early'"),
             ((TINY, "--delays", "0.5", "--schedules", "rex"), "--delays names its own schedules"),
@@ -207,6 +209,8 @@ class TestPrinting:
         assert called.code == 0
         assert "What a wrong rate costs" in called.out
         assert glideslope("report", "runs").out == called.out
+        error = glideslope("report", "runs", "--baseline", "rex").error
+        assert "--baseline is for comparisons, and this is `sensitivity`" in error
 
     @pytest.mark.parametrize(
         "study",

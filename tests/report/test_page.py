@@ -167,6 +167,16 @@ def test_rates_are_sorted_on_a_log_axis_divergence_is_a_gap_and_the_best_is_ring
         assert ("higher is better" if higher else "lower is better") in figure.layout.yaxis.title.text
 
 
+def test_spreads_go_with_their_rates_and_none_draws_none():
+    lines = {
+        "rex": Sensitivity([1.0, 0.1, 0.3], [float("nan"), 40.0, 38.0], [float("nan"), 2.0, 1.0]),
+        "linear": Sensitivity([0.1, 0.3], [40.0, 38.0]),
+    }
+    spread, plain = rate_sensitivity({"t": lines}, styles(["rex", "linear"]), "error, %").data
+    assert list(spread.error_y.array) == [2.0, 1.0, None]
+    assert plain.error_y.array is None
+
+
 def test_the_menu_shows_one_cell_at_a_time_with_its_own_axis_title():
     cells = [
         Cell(task, "sgdm", "5%", 0.05, "low", {"rex": {0: 1.0, 1: float("nan")}, "step": {0: 2.0, 1: 3.0}})

@@ -40,6 +40,8 @@ def test_the_same_ranking_agrees():
 
 def test_the_weight_decay_of_the_recipe_changes_no_column():
     assert agreement(cell(means(), optimizer="adam(weight_decay=1e-4)")).kendall.value == pytest.approx(1)
+    for other in ("adam(eps=1e-4)", "adam(weight_decay=1e-4, eps=1e-4)", "adamw(weight_decay=1e-4)"):
+        assert agreements([cell(means(), optimizer=other)], np.random.default_rng(0)) == []
 
 
 def test_the_opposite_ranking_disagrees():

@@ -153,10 +153,18 @@ class TestBudgets:
         policy = parse_policy(f"plateau(patience={patience})")
         assert setting().fitted(policy, share) == (policy if falls else parse_policy("none"))
 
-    @pytest.mark.parametrize(("patience", "epochs"), [(0, 1), (1, 2), (3, 4)])
-    def test_and_trains_to_the_same_bits(self, patience, epochs):
+    @pytest.mark.parametrize(("share", "falls"), [(0.3, False), (0.4, False), (0.5, True)])
+    def test_it_observes_the_preamble_too(self, share, falls):
+        told = setting().fitted(parse_policy("plateau(patience=5) + preamble(2ep, 0, 0.01)"), share)
+        assert (told.controller is not None) == falls
+        assert told.plan.preamble.length == Epochs(2, 8)
+
+    @pytest.mark.parametrize("plan", ["none", "none + preamble(2ep, 0, 0.01)"])
+    @pytest.mark.parametrize(("patience", "epochs"), [(2, 1), (3, 2), (5, 4)])
+    def test_and_trains_to_the_same_bits(self, patience, epochs, plan):
         # No loss is a thousand times better than another: every observation is one without improvement.
-        steered = Policy(parse_policy("none").plan, Plateau(patience=patience, threshold=0.999))
+        told = setting().fitted(parse_policy(plan), epochs / 10).plan
+        steered = Policy(told, Plateau(patience=patience, threshold=0.999))
         left_out = setting().fitted(steered, epochs / 10)
         assert left_out.controller is None
         specs = [make_spec(updates=8 * epochs, eval_every=8, policy=policy) for policy in (steered, left_out)]
@@ -225,18 +233,21 @@ class TestTuneAt:
         for budget in (0.2, 0.9):
             cell = cells[Place("tiny_tasks:Regression", "sgdm", budget, question.schedules[0])]
             assert cell.tuning.candidates == (parse_policy("truncated(linear, 10.0)"),)
-            assert cell.policies == (setting().fitted(parse_policy(question.schedules[0]), budget),)
-            assert cell.policies != cell.tuning.candidates
+            (reported,) = cell.reported
+            assert reported.policy == setting().fitted(parse_policy(question.schedules[0]), budget)
+            assert reported.policy != cell.tuning.candidates[0]
         short, long = (cells[Place("tiny_tasks:Regression", "sgdm", budget, "plateau")] for budget in (0.2, 0.9))
-        assert short.tuning.candidates == long.tuning.candidates == short.policies == (parse_policy("none"),)
-        assert long.policies == (parse_policy("plateau(patience=5)"),)
+        assert short.tuning.candidates == long.tuning.candidates == (parse_policy("none"),)
+        assert [spec.policy for spec in short.reported] == [parse_policy("none")]
+        assert [spec.policy for spec in long.reported] == [parse_policy("plateau(patience=5)")]
 
     def test_the_report_says_so_and_shows_the_tuning_once(self, tmp_path):
         question = small(schedules=("none", "plateau"), budgets=(0.2, 0.9), tune_at=0.1)
         with Store(tmp_path) as store:
             records, _ = run(question, store)
         document = compare_report.document(compare.answer(question, records), {})
-        assert "by validation at 10% of the maximum and reused at every budget" in document.to_text()
+        assert "by validation at 10% of the maximum and reused at every budget" in document.lead
+        assert "(plateau's patience too; 5 epochs where none can fall there)" in document.lead
         assert [table["title"] for table in document.data["sensitivity"]] == ["tiny_tasks:Regression, sgdm, 10%"]
         policies = {(cell["budget"], cell["schedule"]): cell["policy"] for cell in document.data["cells"]}
         assert policies[0.9, "plateau"] == "constant | plateau"
@@ -318,6 +329,15 @@ class TestAnswer:
         broken = replace(records[spec.trial_id], status="failed", test=None, error="Traceback\nRuntimeError: no memory")
         answer = compare.answer(question, {**records, spec.trial_id: broken})
         assert (place, broken.error) in answer.failed
+
+    def test_a_failure_of_a_shared_tuning_is_told_once_and_where_it_was(self, tmp_path):
+        question = small(schedules=("rex",), tune_at=0.05)
+        with Store(tmp_path) as store:
+            records, ran = run(question, store)
+        spec = next(spec for spec in ran if spec.seeds.init == 1001)
+        broken = replace(records[spec.trial_id], status="failed", error="Traceback\nRuntimeError: no memory")
+        answer = compare.answer(question, {**records, spec.trial_id: broken})
+        assert [place.budget for place, _ in answer.failed] == [0.05]
 
 
 class TestDocument:

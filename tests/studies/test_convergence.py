@@ -120,10 +120,10 @@ class TestCells:
         cells = convergence.cells(question)
         for name in ("linear", "step"):
             truncated, retuned = (cells[Place(TASK, "sgdm", name, form, 0.1)] for form in (TRUNCATED, RETUNED))
-            assert truncated.report == retuned.report
+            assert truncated.reported == retuned.reported
             assert truncated.tuning.base.updates == 80
-            assert retuned.tuning.base.updates == retuned.report.updates == 8
-            assert retuned.tuning.candidates == (retuned.report.policy,)
+            assert retuned.tuning.base.updates == retuned.reported[0].updates == 8
+            assert retuned.tuning.candidates == (retuned.reported[0].policy,)
 
     def test_norms_are_measured_where_reports_need_them_and_nowhere_else(self, question, finished):
         records, ran = finished

@@ -19,7 +19,7 @@ TASK = "tiny_tasks:Regression"
 
 
 def small(task=TASK, **changes):
-    given = {"schedules": ("linear", "rex"), "optimizers": ("sgdm",), "budgets": (0.1,), "steps": 1, "num_seeds": 2}
+    given = {"schedules": ("linear", "rex"), "optimizers": ("sgdm",), "budgets": (0.1,), "reach": 1, "num_seeds": 2}
     return Question((Setting.of(task, ("sgdm",)),), **{**given, **changes})
 
 
@@ -30,12 +30,12 @@ def finished(tmp_path_factory):
         return question, run_study(sensitivity.cells(question).values(), store, executor), executor.ran
 
 
-def reported(rows, steps=2, higher_is_better=False, num_seeds=1, schedules=None):
+def reported(rows, reach=2, higher_is_better=False, num_seeds=1, schedules=None):
     """The document of made-up scores: schedule → for each rate the scores of its seeds, or one score."""
     question = small(
         "tiny_tasks:Upwards" if higher_is_better else TASK,
         schedules=schedules or tuple(rows),
-        steps=steps,
+        reach=reach,
         num_seeds=num_seeds,
     )
     setting = question.settings[0]
@@ -64,8 +64,8 @@ class TestQuestion:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"steps": 0}, "`steps` is 0, but must satisfy 1 <= steps <= 5"),
-            ({"steps": 6}, "`steps` is 6"),
+            ({"reach": 0}, "`reach` is 0, but must satisfy 1 <= reach <= 5"),
+            ({"reach": 6}, "`reach` is 6"),
             ({"num_seeds": 0}, "`num_seeds` is 0"),
             ({"budgets": (0.0,)}, "`budgets` is 0.0"),
             ({"schedules": ("rexx",)}, "unknown schedule 'rexx'"),
@@ -95,7 +95,7 @@ class TestCells:
 
     def test_wider_grids_and_more_seeds_keep_what_is_there(self, finished):
         question, records, _ = finished
-        for change, fresh in (({"steps": 2}, 8), ({"num_seeds": 3}, 6)):
+        for change, fresh in (({"reach": 2}, 8), ({"num_seeds": 3}, 6)):
             wider = sensitivity.cells(replace(question, **change)).values()
             assert sum(len(cell.next_specs(records)) for cell in wider) == fresh
 
@@ -109,7 +109,25 @@ class TestCells:
         part = {name: record for name, record in records.items() if name != ran[0].trial_id}
         answer = sensitivity.answer(question, part)
         assert len(answer.scores) == 5
-        assert EMPTY in sensitivity_report.document(answer, {}).to_text().split()
+        document = sensitivity_report.document(answer, {})
+        assert "1 of 6 pairs of schedule and rate are not run yet" in document.to_text()
+        row = dict.fromkeys(("linear", "rex"))
+        for name in row:
+            missing = summary(document)[name].count(EMPTY) if name == str(ran[0].policy) else 0
+            assert (missing > 0) == (name == str(ran[0].policy))
+
+    def test_what_has_not_run_is_empty_and_not_called_diverged(self):
+        setting = small().settings[0]
+        scores = {Place(TASK, "sgdm", 0.1, "rex", small().rates(setting, "sgdm")[1]): (5.0, 5.0)}
+        document = sensitivity_report.document(Answer(small(), scores, ()), {})
+        assert summary(document) == {
+            "linear": [EMPTY] * 6,
+            "rex": ["0.03", Value(5.0), EMPTY, EMPTY, "0.03 to 0.03", "1"],
+        }
+        assert _titled(document, "What a wrong rate costs").blocks[0].rows == (
+            ("linear", EMPTY, EMPTY, 0),
+            ("rex", EMPTY, EMPTY, 0),
+        )
 
 
 class TestSummary:
@@ -165,14 +183,19 @@ class TestSummary:
         table = _titled(reported(rows), "What a wrong rate costs").blocks[0]
         assert {name: rest for name, *rest in table.rows} == {
             "none": [EMPTY, EMPTY, 0],
-            "linear": ["+20.0 %", "+10.0 %", 1],
-            "rex": ["+75.0 %", "diverged", 1],
+            "linear": ["+20.0 % (+20.0 % to +20.0 %)", "+10.0 % (+10.0 % to +10.0 %)", 1],
+            "rex": ["+75.0 % (+75.0 % to +75.0 %)", "diverged (diverged to diverged)", 1],
             "cosine": [EMPTY, EMPTY, 0],
         }
         upward = _titled(
             reported({"rex": [1.0, 80.0, 100.0, 90.0, 1.0]}, higher_is_better=True), "What a wrong rate costs"
         )
-        assert upward.blocks[0].rows == (("rex", "+20.0 %", "+10.0 %", 1),)
+        assert upward.blocks[0].rows == (("rex", "+20.0 % (+20.0 % to +20.0 %)", "+10.0 % (+10.0 % to +10.0 %)", 1),)
+
+    def test_a_best_score_of_zero_has_no_percents(self):
+        document = reported({"rex": [3.0, 1.0, 0.0, 2.0, 3.0]})
+        assert _titled(document, "What a wrong rate costs").blocks[0].rows == (("rex", EMPTY, EMPTY, 0),)
+        assert summary(document)["rex"] == ["0.03", Value(0.0), Value(1.0), Value(2.0), "0.03 to 0.03", "1"]
 
     def test_nothing_but_divergence(self):
         rows = summary(reported({"rex": [math.nan] * 5}))
@@ -191,7 +214,10 @@ class TestDocument:
         document.write_html(tmp_path / "page.html")
         page = (tmp_path / "page.html").read_text()
         assert "Scores by base rate" in page
-        assert "error_y" in page
+
+    def test_the_patience_of_a_plateau_is_said(self):
+        question = small(schedules=("plateau", "rex"))
+        assert sensitivity_report.document(Answer(question, {}, ()), {}).lead.endswith('"plateau" waits 5 epochs.')
 
     def test_half_precision_is_said(self):
         question = small(precision="bfloat16")

@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 from specs import make_spec
 
+from glideslope.core.budget import Epochs
+from glideslope.core.plan import for_budget
+from glideslope.core.spec import parse_policy
 from glideslope.trials.executors.groups import LEAST_MEMBERS, MOST_MEMBERS, Groups
 
 DENSE = make_spec("tiny_tasks:Regression")
@@ -44,6 +47,13 @@ class TestOrders:
         other = replace(DENSE, eval_every=3)
         groups = groups_of(*many(DENSE, 9, updates=10), *many(other, 3, updates=20), *many(other, 2, updates=30))
         assert [spec.updates for spec in groups.take(1).specs] == [30, 30, 20, 20, 20]
+
+    def test_a_preamble_counts_as_work(self):
+        preamble = for_budget(parse_policy("rex + preamble(100ep, 0, 0.1)"), Epochs(1, updates_per_epoch=1))
+        warmed = replace(LONE, updates=10, policy=preamble)
+        groups = groups_of(*many(LONE, 2, updates=50), warmed, *many(DENSE, 3, updates=35))
+        assert [spec.last_update for spec in groups.take(1).specs] == [110]
+        assert groups.take(1).together  # 105 updates of three together, against 100 of two alone
 
     def test_trials_known_to_be_short_are_ordered_several_at_a_time(self):
         short = many(LONE, 12, updates=10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -28,23 +28,16 @@ from glideslope.core.spec import split_texts
 from glideslope.core.value import unknown
 from glideslope.report.document import Document
 from glideslope.studies import compare as study
-from glideslope.studies import compare_report, sampling, sampling_report, sensitivity, sensitivity_report
+from glideslope.studies import sampling, sensitivity
+from glideslope.studies.kinds import KINDS
 from glideslope.studies.provenance import provenance
+from glideslope.studies.question import StudyQuestion
 from glideslope.studies.setting import Setting
-from glideslope.trials.planner import Cell
+from glideslope.studies.tuning import REACH
 from glideslope.trials.record import Record
 from glideslope.trials.store import Store
 
 DEFAULT_TASKS = ("mnist1d-mlp", "digits-autoencoder")
-DEFAULT_BASELINE = "linear"
-
-Question = study.Question | sampling.Question | sensitivity.Question
-QUESTIONS: Mapping[str, type[Question]] = {
-    "compare": study.Question,
-    "sampling": sampling.Question,
-    "sensitivity": sensitivity.Question,
-}
-"""What the verb may ask, by the name that it has in a store."""
 
 
 def compare(
@@ -70,7 +63,7 @@ def compare(
     delays: Annotated[
         str | None, typer.Option(help="The paper's Figure 2 instead: linear delayed by shares, e.g. 0.25,0.5,0.75.")
     ] = None,
-    sensitivity_steps: Annotated[
+    reach: Annotated[
         int | None,
         typer.Option(
             "--sensitivity",
@@ -96,89 +89,100 @@ def compare(
 ) -> None:
     """Compare schedules over optimizers, budgets and seeds; tune rates honestly; print the tables."""
     use_data(data)
-    given = {"--sampling": sampling_rates, "--sensitivity": sensitivity_steps is not None}
-    modes = [name for name in given if given[name]]
-    if len(modes) > 1:
-        raise ValueError(f"{' and '.join(modes)} are two studies; ask for one at a time.")
-    if modes and tune_at is not None:
-        raise ValueError(f"{modes[0]} holds or tunes rates in ways of its own; leave --tune-at out.")
-    if sampling_rates and (delays is not None or schedules is not None):
-        raise ValueError("--sampling has profiles of its own; leave --schedules and --delays out.")
-    if delays is not None and schedules is not None:
-        raise ValueError("--delays names its own schedules; leave --schedules out.")
+    kind = "sampling" if sampling_rates else "sensitivity" if reach is not None else "compare"
+    _check_mode(sampling_rates, reach, tune_at, baseline, schedules, delays)
     names = tuple(dict.fromkeys(tasks or DEFAULT_TASKS))
     shares = tuple(sorted(read_share(text) for text in split_texts(budgets))) if budgets is not None else None
+    tuned_at = None if tune_at is None else read_share(tune_at)
     chosen = split_texts(optimizers if optimizers is not None else "sgdm" if sampling_rates else "sgdm,adam")
-    question: Question
-    if sampling_rates:
+    uncounted = (study.WARMED_REX,) if kind == "compare" and schedules is None and delays is None else ()
+    if delays is not None:
+        shares_of_delay = [read_share(text) for text in split_texts(delays)]
+        rows = ("linear", *(f"delayed_linear({share:g})" for share in shares_of_delay), "rex")
+    elif schedules is not None:
+        rows = split_texts(schedules)
+    else:
+        rows = (*study.PAPER_SCHEDULES, *uncounted)
+    for text in rows:
+        study.Row.parse(text)  # a misspelt schedule is told before any data is loaded
+    check_baseline(baseline, rows)
+    settings = _settings(names, chosen)
+    question: StudyQuestion
+    if kind == "sampling":
         question = sampling.Question(
-            _settings(names, chosen),
+            settings,
             chosen,
             sampling.BUDGETS if shares is None else shares,
             num_seeds=seeds,
             num_tuning_seeds=tuning_seeds,
             precision=precision,
         )
+    elif reach is not None:
+        budgets_swept = sensitivity.BUDGETS if shares is None else shares
+        question = sensitivity.Question(settings, rows, chosen, budgets_swept, reach, seeds, precision)
     else:
-        if delays is not None:
-            shares_of_delay = [read_share(text) for text in split_texts(delays)]
-            rows = ("linear", *(f"delayed_linear({share:g})" for share in shares_of_delay), "rex")
-            uncounted: tuple[str, ...] = ()
-        elif schedules is not None:
-            rows, uncounted = split_texts(schedules), ()
-        else:
-            rows, uncounted = (*study.PAPER_SCHEDULES, study.WARMED_REX), (study.WARMED_REX,)
-        for text in rows:
-            study.Row.parse(text)  # a misspelt schedule is told before any data is loaded
-        check_baseline(baseline, rows)
-        if sensitivity_steps is not None:
-            question = sensitivity.Question(
-                _settings(names, chosen),
-                tuple(row for row in rows if row not in uncounted),
-                chosen,
-                sensitivity.BUDGETS if shares is None else shares,
-                sensitivity_steps,
-                seeds,
-                precision,
-            )
-        else:
-            question = study.Question(
-                _settings(names, chosen),
-                rows,
-                chosen,
-                study.PAPER_BUDGETS if shares is None else shares,
-                seeds,
-                tuning_seeds,
-                uncounted,
-                precision,
-                None if tune_at is None else read_share(tune_at),
-            )
+        question = study.Question(
+            settings,
+            rows,
+            chosen,
+            study.PAPER_BUDGETS if shares is None else shares,
+            seeds,
+            tuning_seeds,
+            uncounted,
+            precision,
+            tuned_at,
+        )
     facts = provenance() | question.facts
+    found = KINDS[kind]
     with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
-        kind = next(kind for kind, form in QUESTIONS.items() if isinstance(question, form))
         store.ask(kind, question.to_json(), facts)
-        document = document_of(question, run(_cells(question), store, engine), facts, baseline)
-    show_document(document, as_json, html)
+        records = run(found.cells(question).values(), store, engine)
+    show_document(document_of(kind, question, records, facts, baseline), as_json, html)
 
 
-def _cells(question: Question) -> Collection[Cell]:
-    if isinstance(question, sampling.Question):
-        return sampling.cells(question).values()
-    if isinstance(question, sensitivity.Question):
-        return sensitivity.cells(question).values()
-    return study.cells(question).values()
+def _check_mode(
+    sampling_rates: bool,
+    reach: int | None,
+    tune_at: str | None,
+    baseline: str | None,
+    schedules: str | None,
+    delays: str | None,
+) -> None:
+    """Raise where options belong to studies of different kinds."""
+    if sampling_rates and reach is not None:
+        raise ValueError("--sampling and --sensitivity are two studies; ask for one at a time.")
+    if reach is not None and not 1 <= reach <= REACH:
+        raise ValueError(f"--sensitivity is {reach}, but must be from 1 to {REACH}.")
+    if sampling_rates and tune_at is not None:
+        raise ValueError("--sampling holds rates, and tunes them in every cell; leave --tune-at out.")
+    if reach is not None and tune_at is not None:
+        raise ValueError("--sensitivity tunes no rate; leave --tune-at out.")
+    if (sampling_rates or reach is not None) and baseline is not None:
+        raise ValueError("--baseline is for comparisons; leave it out with --sampling and --sensitivity.")
+    if sampling_rates and (delays is not None or schedules is not None):
+        raise ValueError("--sampling has profiles of its own; leave --schedules and --delays out.")
+    if delays is not None and schedules is not None:
+        raise ValueError("--delays names its own schedules; leave --schedules out.")
 
 
 def document_of(
-    question: Question, records: Mapping[str, Record], facts: Mapping[str, str], baseline: str | None = None
+    kind: str,
+    question: StudyQuestion,
+    records: Mapping[str, Record],
+    facts: Mapping[str, str],
+    baseline: str | None = None,
 ) -> Document:
-    """The report of what was asked."""
-    if isinstance(question, sampling.Question):
-        return sampling_report.document(sampling.answer(question, records), facts)
-    if isinstance(question, sensitivity.Question):
-        return sensitivity_report.document(sensitivity.answer(question, records), facts)
-    check_baseline(baseline, question.schedules)
-    return compare_report.document(study.answer(question, records), facts, baseline or DEFAULT_BASELINE)
+    """The report of what was asked.
+
+    Raises:
+        ValueError: a baseline is named, and it is no row, or no comparison was asked.
+    """
+    if baseline is not None and not isinstance(question, study.Question):
+        raise ValueError(f"--baseline is for comparisons, and this is `{kind}`; leave it out.")
+    if isinstance(question, study.Question):
+        check_baseline(baseline, question.schedules)
+    options = {} if baseline is None else {"baseline": baseline}
+    return KINDS[kind].document(KINDS[kind].answer(question, records), facts, **options)
 
 
 def show_document(document: Document, as_json: bool, html: Path | None) -> None:

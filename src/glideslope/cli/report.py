@@ -12,6 +12,7 @@ from glideslope.cli.convergence import document_of
 from glideslope.cli.options import AsJson, Html, Price
 from glideslope.cli.tradeoff import parse_price
 from glideslope.studies import convergence, tradeoff, tradeoff_report
+from glideslope.studies.kinds import KINDS
 from glideslope.trials.shelf import StoreView
 
 
@@ -34,12 +35,12 @@ def report(
     if asked.kind == "tradeoff":
         curves = tradeoff.answer(tradeoff.Question.from_json(asked.question), records)
         document = tradeoff_report.document(curves, asked.provenance, parse_price(price))
-    elif asked.kind not in compare.QUESTIONS:
+    elif asked.kind in KINDS:
+        question = KINDS[asked.kind].question.from_json(asked.question)
+        document = compare.document_of(asked.kind, question, records, asked.provenance, baseline)
+    else:
         raise ValueError(
             f"{folder} is of `glideslope {asked.kind}`, which prints its own report: run that command again; what is "
             "stored is not computed twice."
         )
-    else:
-        question = compare.QUESTIONS[asked.kind].from_json(asked.question)
-        document = compare.document_of(question, records, asked.provenance, baseline)
     compare.show_document(document, as_json, html)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -89,6 +90,11 @@ class Preamble(Value):
     def _check(self) -> None:
         require(self.start >= 0, "start", self.start, "start >= 0")
         require(self.stop >= 0, "stop", self.stop, "stop >= 0")
+
+    @property
+    def updates(self) -> int:
+        """Its length; only of a preamble in updates, or in epochs of known length."""
+        return math.ceil(self.length.limit)
 
     def rate(self, progress: float) -> float:
         """The learning rate at a share of the preamble in [0, 1]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from glideslope.core.policy import Policy
@@ -13,7 +13,7 @@ from glideslope.core.value import require
 from glideslope.report.results import Result
 from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
-from glideslope.studies.tuning import Choice, ReusedCell, TunedCell, Tuning
+from glideslope.studies.tuning import Choice, TunedCell, Tuning
 from glideslope.trials.record import Record, details
 
 PAPER_SCHEDULES = ("none", "step", "plateau", "linear", "cosine", "exponential", "one_cycle", "rex")
@@ -124,10 +124,9 @@ def _cell(question: Question, setting: Setting, optimizer: str, budget: float, r
         seeds=question.tuning_seeds,
         higher_is_better=setting.metric.higher_is_better,
     )
-    if question.tune_at is None:
-        return TunedCell(tuning, question.reporting_seeds)
     reported = setting.trial(optimizer, budget, question.precision)
-    return ReusedCell(tuning, question.reporting_seeds, reported, tuple(fitted.values()))
+    policies = tuple(replace(reported, policy=policy) for policy in fitted.values())
+    return TunedCell(tuning, question.reporting_seeds, policies)
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Answer:
         num_updates: their updates.
         seconds: their training and evaluation time, added up over all workers.
         made_by: executors, methods and library versions that computed them; several if they differ.
-        failed: trials that raised an error, as (place, traceback).
+        failed: trials that raised an error, as (place, traceback): where they were tuned, or reported first.
     """
 
     question: Question
@@ -162,13 +161,14 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
     results: list[Result] = []
     choices: dict[Place, Choice] = {}
     policies: dict[Place, Policy] = {}
-    failed: list[tuple[Place, str]] = []
+    failed: dict[str, tuple[Place, str]] = {}
     used: dict[str, Record] = {}
     for place, cell in cells(question).items():
+        tuned = place if question.tune_at is None else place._replace(budget=question.tune_at)
         for spec in cell.tuning.asked(records):
             record = used[spec.trial_id] = records[spec.trial_id]
             if record.status == "failed":
-                failed.append((place, record.error))
+                failed.setdefault(spec.trial_id, (tuned, record.error))
         choice = cell.tuning.ask(records)
         if isinstance(choice, list):
             continue
@@ -179,7 +179,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         for spec in reports:
             record = used[spec.trial_id] = records[spec.trial_id]
             if record.status == "failed":
-                failed.append((place, record.error))
+                failed.setdefault(spec.trial_id, (place, record.error))
             score = record.test.metric if record.test is not None else math.nan
             results.append(
                 Result(
@@ -201,7 +201,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         num_updates=sum(record.cost.updates for record in used.values()),
         seconds=sum(record.cost.training_seconds + record.cost.evaluation_seconds for record in used.values()),
         made_by=tuple(sorted({_made_by(record) for record in used.values() if record.versions})),
-        failed=tuple(failed),
+        failed=tuple(failed.values()),
     )
 
 

@@ -28,7 +28,7 @@ from glideslope.report.study_tables import (
     scores_table,
 )
 from glideslope.report.tables import Entry, Table, finite_or_none
-from glideslope.studies.compare import PAPER_SCHEDULES, Answer, Place, Question, Row, percent
+from glideslope.studies.compare import PAPER_SCHEDULES, PATIENCES, Answer, Place, Question, Row, percent
 from glideslope.studies.tuning import Choice
 
 BOOTSTRAP_SEED = 0
@@ -142,6 +142,9 @@ def _lead(answer: Answer) -> str:
     tasks = ", ".join(setting.task.name for setting in question.settings)
     at = question.tune_at
     reused = "" if at is None else f" at {percent(at)} of the maximum and reused at every budget"
+    rows = [Row.parse(text) for text in question.schedules]
+    if at is not None and any(len(row.candidates) > 1 for row in rows):
+        reused += f" (plateau's patience too; {PATIENCES[0]} epochs where none can fall there)"
     return (
         f"{len(question.schedules)} schedules × {len(question.optimizers)} optimizers × {len(question.budgets)} "
         f"budgets on {tasks}: {answer.num_trials} trials, {answer.num_updates:,} updates. "

@@ -17,10 +17,10 @@ from glideslope.core.spec import parse_policy, parse_schedule
 from glideslope.core.value import require
 from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
-from glideslope.studies.tuning import Choice, TunedCell, Tuning
+from glideslope.studies.tuning import TunedCell, Tuning
 from glideslope.trials.record import Record
 from glideslope.trials.task import Metric
-from glideslope.trials.trial import Seeds, TrialSpec
+from glideslope.trials.trial import TrialSpec
 
 LINEAR, STEP, CONSTANT = "linear", "step", "constant"
 SCHEDULES = (LINEAR, "cosine", "rex", "exponential", STEP)
@@ -79,28 +79,12 @@ class Place(NamedTuple):
     budget: float
 
 
-@dataclass(frozen=True)
-class ConvergenceCell(TunedCell):
-    """A rate tuned on some trials, and other trials that are reported at it.
-
-    Args:
-        tuning: of the rate, with one candidate.
-        reporting_seeds: see `Question`.
-        report: what is reported, but for its rate and its seeds.
-    """
-
-    report: TrialSpec
-
-    def reports(self, choice: Choice) -> list[TrialSpec]:
-        """The trials that are reported: one per reporting seed."""
-        return [replace(self.report, rate=choice.rate, seeds=Seeds.all(seed)) for seed in self.reporting_seeds]
-
-
-def cells(question: Question) -> dict[Place, ConvergenceCell]:
+def cells(question: Question) -> dict[Place, TunedCell]:
     """Every cell of the study; `run_study` calls them to their fixed point."""
     leading = question.optimizers[0]
     full = question.budgets[-1]
-    found: dict[Place, ConvergenceCell] = {}
+    seeds = question.reporting_seeds
+    found: dict[Place, TunedCell] = {}
     for setting in question.settings:
         task = setting.task.name
 
@@ -117,15 +101,11 @@ def cells(question: Question) -> dict[Place, ConvergenceCell]:
             for (optimizer, text), schedule in aware.items():
                 tuning = tuned(optimizer, schedule, budget)
                 report = _watched(tuning.base, schedule)
-                found[Place(task, optimizer, text, AWARE, budget)] = ConvergenceCell(
-                    tuning, question.reporting_seeds, report
-                )
+                found[Place(task, optimizer, text, AWARE, budget)] = TunedCell(tuning, seeds, (report,))
             for text, schedule in restarts(setting.epochs(budget)).items():
                 tuning = tuned(leading, schedule, budget)
                 report = replace(tuning.base, policy=parse_policy(schedule))
-                found[Place(task, leading, text, AWARE, budget)] = ConvergenceCell(
-                    tuning, question.reporting_seeds, report
-                )
+                found[Place(task, leading, text, AWARE, budget)] = TunedCell(tuning, seeds, (report,))
             if budget == full:
                 continue
             for text in question.schedules:
@@ -136,9 +116,7 @@ def cells(question: Question) -> dict[Place, ConvergenceCell]:
                     (TRUNCATED, tuned(leading, schedule, full)),
                     (RETUNED, tuned(leading, cut, budget)),
                 ):
-                    found[Place(task, leading, text, form, budget)] = ConvergenceCell(
-                        tuning, question.reporting_seeds, report
-                    )
+                    found[Place(task, leading, text, form, budget)] = TunedCell(tuning, seeds, (report,))
     return found
 
 
@@ -291,7 +269,7 @@ def to_watch(question: Question, records: Mapping[str, Record]) -> Iterator[str]
     """Ids of the trials whose whole records `answer` needs, as far as they are known."""
     for cell in cells(question).values():
         choice = cell.tuning.ask(records)
-        if cell.report.probes and not isinstance(choice, list):
+        if cell.reported[0].probes and not isinstance(choice, list):
             yield from (spec.trial_id for spec in cell.reports(choice) if spec.trial_id in records)
 
 
@@ -320,7 +298,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         rates[place] = choice.rate
         if choice.at_limit:
             at_limit.add(place)
-        if cell.report.probes:
+        if cell.reported[0].probes:
             watched[place] = tuple(
                 WatchedRun.of(spec, record) for spec, record in reports if record.status == "finished"
             )

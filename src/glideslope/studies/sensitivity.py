@@ -29,7 +29,7 @@ class Question(StudyQuestion):
         schedules: texts; of several candidates ("plateau") the first stands for all.
         optimizers: texts.
         budgets: shares of each task's maximum, increasing, each > 0.
-        steps: rates on either side of the centre, a factor of 3 apart, 1 <= steps <= 5.
+        reach: rates on either side of the centre, a factor of 3 apart, 1 <= reach <= 5.
         num_seeds: seeds 1 … num_seeds of every rate, on the test split.
         precision: of every trial.
     """
@@ -38,20 +38,20 @@ class Question(StudyQuestion):
     schedules: tuple[str, ...] = PAPER_SCHEDULES
     optimizers: tuple[str, ...] = ("sgdm", "adam")
     budgets: tuple[float, ...] = BUDGETS
-    steps: int = 3
+    reach: int = 3
     num_seeds: int = 3
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         self._check("schedules")
-        require(1 <= self.steps <= REACH, "steps", self.steps, f"1 <= steps <= {REACH}")
+        require(1 <= self.reach <= REACH, "reach", self.reach, f"1 <= reach <= {REACH}")
         for text in self.schedules:
             Row.parse(text)
 
     def rates(self, setting: Setting, optimizer: str) -> tuple[float, ...]:
-        """The grid, (2 * steps + 1,), increasing."""
+        """The grid, (2 * reach + 1,), increasing."""
         centre = dict(setting.rates)[optimizer]
-        return tuple(centre * FACTOR**step for step in range(-self.steps, self.steps + 1))
+        return tuple(centre * FACTOR**step for step in range(-self.reach, self.reach + 1))
 
 
 class Place(NamedTuple):
@@ -102,5 +102,10 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
         found = [records[spec.trial_id] for spec in cell.trials if spec.trial_id in records]
         failed += [(place, record.error) for record in found if record.status == "failed"]
         if len(found) == len(cell.trials):
-            scores[place] = tuple(record.test.metric if record.test is not None else math.nan for record in found)
+            scores[place] = tuple(_score(record) for record in found)
     return Answer(question, scores, tuple(failed))
+
+
+def _score(record: Record) -> float:
+    found = record.test.metric if record.test is not None else math.nan
+    return found if math.isfinite(found) else math.nan

@@ -80,12 +80,14 @@ class Setting:
         """The policy, told the budget where it depends on it (a truncated schedule, a preamble in epochs).
 
         A plateau without the time to fall is the plan alone: the first observation it could act on, one more than its
-        patience, is then the last one of the run. Said here, nothing is run twice.
+        patience, is then the last one of the run, which a preamble is a part of. Said here, nothing is run twice.
         """
         epochs = self.epochs(share)
         told = for_budget(policy, Epochs(epochs, self.updates_per_epoch))
-        if isinstance(told.controller, Plateau) and math.ceil(epochs) <= told.controller.patience + 1:
-            return replace(told, controller=None)
+        if isinstance(told.controller, Plateau):
+            before = told.plan.preamble.updates / self.updates_per_epoch if told.plan.preamble is not None else 0.0
+            if math.ceil(before + epochs) <= told.controller.patience + 1:
+                return replace(told, controller=None)
         return told
 
     def to_json(self) -> dict[str, Any]:

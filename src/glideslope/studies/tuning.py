@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import final
 
 from glideslope.core.policy import Policy
 from glideslope.trials.record import Record
@@ -131,12 +132,20 @@ def nearest_best(costs: Mapping[int, float]) -> int:
     return min(costs, key=lambda step: (costs[step], abs(step)))
 
 
+@final
 @dataclass(frozen=True)
 class TunedCell:
-    """Tune, then report the choice on fresh seeds: one cell of a comparison."""
+    """Tune, then report the choice on fresh seeds: one cell of a table.
+
+    Args:
+        tuning: of the rate.
+        reporting_seeds: of what is reported.
+        reported: for each candidate the trial to report, but for its rate and its seeds; () reports what was tuned.
+    """
 
     tuning: Tuning
     reporting_seeds: tuple[int, ...]
+    reported: tuple[TrialSpec, ...] = ()
 
     def next_specs(self, records: Mapping[str, Record]) -> list[TrialSpec]:
         choice = self.tuning.ask(records)
@@ -145,23 +154,8 @@ class TunedCell:
 
     def reports(self, choice: Choice) -> list[TrialSpec]:
         """The trials that are reported: one per reporting seed."""
-        base = replace(self.tuning.base, policy=choice.policy, rate=choice.rate)
-        return [replace(base, seeds=Seeds.all(seed)) for seed in self.reporting_seeds]
-
-
-@dataclass(frozen=True)
-class ReusedCell(TunedCell):
-    """Tune at one budget, report the rate found there at another.
-
-    Args:
-        base: the trial to report, with everything fixed but policy, rate and seeds.
-        policies: `tuning.candidates`, in their order, as they are at the budget reported.
-    """
-
-    base: TrialSpec
-    policies: tuple[Policy, ...]
-
-    def reports(self, choice: Choice) -> list[TrialSpec]:
-        policy = self.policies[self.tuning.candidates.index(choice.policy)]
-        base = replace(self.base, policy=policy, rate=choice.rate)
-        return [replace(base, seeds=Seeds.all(seed)) for seed in self.reporting_seeds]
+        if self.reported:
+            spec = self.reported[self.tuning.candidates.index(choice.policy)]
+        else:
+            spec = replace(self.tuning.base, policy=choice.policy)
+        return [replace(spec, rate=choice.rate, seeds=Seeds.all(seed)) for seed in self.reporting_seeds]

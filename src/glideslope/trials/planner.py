@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, final
 
 from glideslope.trials.checkpoint import EVERY_SECONDS
 from glideslope.trials.executors.base import Executor, NothingLeft
@@ -35,6 +35,7 @@ class Cell(Protocol):
         ...
 
 
+@final
 @dataclass(frozen=True)
 class FixedCell:
     """A cell whose trials are known from the start."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -119,7 +118,7 @@ class TrialSpec:
     def last_update(self) -> int:
         """All updates that are made: those of the plan's preamble, which are no part of the budget, and `updates`."""
         preamble = self.policy.plan.preamble
-        return self.updates + (math.ceil(preamble.length.limit) if preamble is not None else 0)
+        return self.updates + (preamble.updates if preamble is not None else 0)
 
     @property
     def trajectory(self) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def test_every_run_is_counted_in_both_ways(question, records):
     found = study.answer(question, records)
     assert (found.unfinished, found.failed, found.num_trials) == ((), (), len(records))
     for place, cell in study.cells(question).items():
-        for run, spec in zip(found.runs[place], cell.reports(records), strict=True):
+        for run, spec in zip(found.runs[place], study.reported(cell, records), strict=True):
             record = records[spec.trial_id]
             assert (run.seed, run.rate) == (spec.seeds.init, spec.rate)
             assert run.last == record.test.metric

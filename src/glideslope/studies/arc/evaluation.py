@@ -157,14 +157,6 @@ def policy(system: str, task: str, epochs: int, controllers: Mapping[str, Policy
     raise unknown("system", system, [*texts, "cyclic cosine", "exponential", *controllers])
 
 
-class EvaluationCell(FixedCell):
-    """One system on one task from one rate, several seeds."""
-
-    def reports(self, records: Mapping[str, Record]) -> tuple[TrialSpec, ...]:
-        """The trials that are reported; all of them known once `next_specs` is empty."""
-        return self.trials
-
-
 @dataclass(frozen=True)
 class SuperconvergenceCell:
     """1cycle up to the rate at which a linear range test was best; a range test for every seed.
@@ -201,9 +193,9 @@ class SuperconvergenceCell:
         return test.rate * at / test.updates
 
 
-def cells(question: Question) -> dict[Place, EvaluationCell | SuperconvergenceCell]:
+def cells(question: Question) -> dict[Place, FixedCell | SuperconvergenceCell]:
     """Every cell of the tables."""
-    found: dict[Place, EvaluationCell | SuperconvergenceCell] = {}
+    found: dict[Place, FixedCell | SuperconvergenceCell] = {}
     for setting in question.settings:
         for system in question.systems:
             for factor in (1.0,) if system in OWN_RATE else question.rate_factors:
@@ -211,7 +203,12 @@ def cells(question: Question) -> dict[Place, EvaluationCell | SuperconvergenceCe
     return found
 
 
-def _cell(question: Question, setting: Setting, system: str, factor: float) -> EvaluationCell | SuperconvergenceCell:
+def reported(cell: FixedCell | SuperconvergenceCell, records: Mapping[str, Record]) -> tuple[TrialSpec, ...]:
+    """The trials of a cell that are reported; all of them known once `next_specs` is empty."""
+    return cell.trials if isinstance(cell, FixedCell) else cell.reports(records)
+
+
+def _cell(question: Question, setting: Setting, system: str, factor: float) -> FixedCell | SuperconvergenceCell:
     base = setting.trial(question.optimizer, 1.0)
     base = replace(
         base,
@@ -237,7 +234,7 @@ def _cell(question: Question, setting: Setting, system: str, factor: float) -> E
     if system == "line search":
         base = replace(base, optimizer=OptimizerSpec.parse("sls"), rate=LARGEST_STEP)
     chosen = policy(system, setting.task.name, question.epochs, dict(question.controllers))
-    return EvaluationCell(tuple(replace(base, policy=chosen, seeds=each) for each in seeds))
+    return FixedCell(tuple(replace(base, policy=chosen, seeds=each) for each in seeds))
 
 
 @dataclass(frozen=True)
@@ -319,7 +316,7 @@ def answer(question: Question, records: Mapping[str, Record]) -> Answer:
             continue
         if isinstance(cell, SuperconvergenceCell):
             used |= {spec.trial_id: (place, records[spec.trial_id]) for spec in cell.tests}
-        reports = cell.reports(records)
+        reports = reported(cell, records)
         used |= {spec.trial_id: (place, records[spec.trial_id]) for spec in reports}
         runs[place] = tuple(_run(spec, records[spec.trial_id], directions[place.task]) for spec in reports)
     costs = [record.cost for _, record in used.values()]
