@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from glideslope.report.rank_correlation import kendall
+from glideslope.report.results import percent
 from glideslope.report.tables import Table
 from glideslope.studies import compare
-from glideslope.studies.compare import PAPER_SCHEDULES, Place, percent
+from glideslope.studies.compare import PAPER_SCHEDULES, Place
 from glideslope.studies.setting import Setting
 from glideslope.trials import planner
 from glideslope.trials.executors import Populations

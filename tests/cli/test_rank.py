@@ -83,6 +83,54 @@ def test_with_seeds_expected_top_k_comes_with_an_interval_and_its_coverage(tmp_p
     assert run(path) == run(path)
 
 
+PAPERS = ("none", "exponential", "one_cycle", "linear", "rex")
+
+
+def a_report(folder, task, scores, higher_is_better=False, name="report.json"):
+    """What `glideslope compare --json` prints, as far as a ranking needs it: schedule → score of each seed."""
+    cells = [
+        {"task": task, "optimizer": "sgdm", "budget": 0.05, "schedule": schedule, "scores": by_seed}
+        for schedule, by_seed in scores.items()
+    ]
+    setting = {"task": {"name": task}, "metric": {"higher_is_better": higher_is_better}}
+    path = folder / name
+    path.write_text(json.dumps({"cells": cells, "question": {"settings": [setting]}}))
+    return path
+
+
+def test_reports_of_comparisons_are_ranked_together_with_a_csv(results, tmp_path):
+    accurate = a_report(tmp_path, "vit", {"rex": {"1": 9.0}, "step": {"1": 8.0}, "cosine": {"1": 99.0}}, True)
+    document = json.loads(run(results, accurate, "--json"))
+    assert document["cells"]["overall"] == 3
+    assert {name: counts["overall"]["top1"] for name, counts in document["schedules"].items()} == {"rex": 3, "step": 1}
+    assert sorted(document["left_out"]) == ["cosine", "linear", "plateau"]
+    assert "Left out, for not all files have them: " in run(results, accurate)
+
+
+def test_a_run_without_a_score_diverged(tmp_path):
+    document = json.loads(run(a_report(tmp_path, "vit", {"rex": {"1": None}, "step": {"1": 8.0}}), "--json"))
+    assert document["schedules"]["rex"]["overall"]["top3"] == 0
+
+
+def test_all_schedules_of_the_papers_table_stand_beside_it(tmp_path):
+    scores = {name: {"1": float(place), "2": place + 0.5} for place, name in enumerate(PAPERS)}
+    path = a_report(tmp_path, "t", scores)
+    assert "Beside the paper's Table 1" in run(path)
+    document = json.loads(run(path, "--json"))
+    assert document["beside_the_paper"]["columns"][-1] == "paper's Top-3"
+    assert "expected Top-1" in document["beside_the_paper"]["columns"]
+    del scores["none"]
+    assert "Beside the paper" not in run(a_report(tmp_path, "t", scores))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cells": 1}', '{"cells": [{}]}', '{"cells": []}'])
+def test_a_file_that_is_no_report_is_named(text, tmp_path):
+    path = tmp_path / "some.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"some\.json is no report of a comparison .*glideslope compare --json"):
+        rank([path])
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -99,8 +147,8 @@ def test_a_merge_that_cannot_be_read_is_named(texts, message):
 
 def test_a_missing_file_and_a_broken_one_reach_the_caller(tmp_path):
     with pytest.raises(FileNotFoundError):
-        rank(tmp_path / "none.csv")
+        rank([tmp_path / "none.csv"])
     path = tmp_path / "broken.csv"
     path.write_text("task,score\n")
     with pytest.raises(ValueError, match="lacks the columns optimizer, budget, schedule"):
-        rank(path)
+        rank([path])

@@ -11,6 +11,7 @@ from glideslope.controller.rules import Plateau
 from glideslope.core.budget import Epochs
 from glideslope.core.policy import Policy
 from glideslope.core.spec import canonical, parse_policy
+from glideslope.report.results import percent
 from glideslope.studies import compare, compare_report
 from glideslope.studies.compare import Place, Question, Row
 from glideslope.studies.setting import Setting
@@ -114,7 +115,7 @@ class TestSeeds:
         scores = {
             result.seed: result.score
             for result in answer.results
-            if (result.schedule, result.budget) == (place.schedule, compare.percent(place.budget))
+            if (result.schedule, result.budget) == (place.schedule, percent(place.budget))
         }
         assert scores == {seed: seen.metric for seed, seen in reported.items()}
         assert {seen.update for seen in reported.values()} == {cell.tuning.base.updates}

@@ -9,9 +9,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from glideslope.report import published
 from glideslope.report.coverage import measure_coverage
 from glideslope.report.ranking import expected_ranking, nominal_ranking
-from glideslope.report.results import group, read_csv
+from glideslope.report.results import Result, group, in_common, read_csv, read_report
 from glideslope.report.study_tables import expected_json, expected_table, ranking_table
 
 BOOTSTRAP_SEED = 0
@@ -19,10 +20,14 @@ BOOTSTRAP_SEED = 0
 
 def rank(
     results: Annotated[
-        Path, typer.Argument(help="CSV with task,optimizer,budget,schedule,score and optional seed,regime.")
+        list[Path],
+        typer.Argument(
+            help="CSV with task,optimizer,budget,schedule,score and optional seed,regime; or the JSON of `compare`. Of "
+            "several files, the schedules that all have are ranked."
+        ),
     ],
     higher_is_better: Annotated[
-        bool, typer.Option("--higher-is-better", help="The score is an accuracy, not an error or a loss.")
+        bool, typer.Option("--higher-is-better", help="Scores of a CSV are accuracies, not errors or losses.")
     ] = False,
     merge: Annotated[
         list[str] | None,
@@ -32,20 +37,37 @@ def rank(
 ) -> None:
     """Rank schedules: how often each is Top-1 and Top-3 at low, high and all budgets."""
     merges = parse_merges(merge or [])
-    cells = group(read_csv(results))
-    ranking = nominal_ranking(cells, higher_is_better=higher_is_better, merge=merges)
+    runs: list[Result] = []
+    directions: dict[str, bool] = {}
+    for path in results:
+        found, of_tasks = read_report(path) if path.suffix == ".json" else (read_csv(path), {})
+        runs += found
+        directions |= {result.task: higher_is_better for result in found} | of_tasks
+    cells = group(runs)
+    left_out: tuple[str, ...] = ()
+    if len(results) > 1:
+        cells, left_out = in_common(cells)
+    ranking = nominal_ranking(cells, higher_is_better=directions, merge=merges)
     every = set(cells[0].schedules)
     paired = all(cell.paired and set(cell.schedules) == every and len(cell.seeds) > 1 for cell in cells)
     document = ranking.to_json()
     text = [ranking_table(ranking).to_text()]
+    expected = None
     if paired:
         generator = np.random.default_rng(BOOTSTRAP_SEED)
-        expected = expected_ranking(cells, generator, higher_is_better=higher_is_better, merge=merges)
-        coverage = measure_coverage(cells, generator, higher_is_better=higher_is_better, merge=merges)
+        expected = expected_ranking(cells, generator, higher_is_better=directions, merge=merges)
+        coverage = measure_coverage(cells, generator, higher_is_better=directions, merge=merges)
         document["expected"] = expected_json(expected, coverage)
         text.append(expected_table(expected, coverage).to_text())
     else:
         text.append("Expected Top-k is left out: it needs 2 seeds or more, the same for all schedules, in every cell.")
+    if set(published.TOP) <= set(ranking.counts):
+        beside = published.top_table(ranking, expected)
+        document["beside_the_paper"] = beside.to_json()
+        text.append(beside.to_text())
+    if left_out:
+        document["left_out"] = list(left_out)
+        text.append(f"Left out, for not all files have them: {', '.join(left_out)}.")
     typer.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else "\n\n".join(text))
 
 

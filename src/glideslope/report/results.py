@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +60,15 @@ class Result:
     def diverged(self) -> bool:
         """Whether the score is NaN or infinite."""
         return not math.isfinite(self.score)
+
+
+def percent(share: float) -> str:
+    """The label of a budget that is a share of the maximum.
+
+    >>> percent(0.01), percent(0.125)
+    ('1%', '12.5%')
+    """
+    return f"{100 * share:.10g}%"
 
 
 def regime_of(fraction: float) -> Regime:
@@ -279,6 +289,53 @@ def read_csv(path: Path) -> tuple[Result, ...]:
         )
         for row in rows
     )
+
+
+def read_report(path: Path) -> tuple[tuple[Result, ...], dict[str, bool]]:
+    """Read the runs of a comparison again, from what `glideslope compare --json` printed.
+
+    Returns:
+        Its results, and of every task whether more is better.
+
+    Raises:
+        ValueError: names the file, and says what it lacks.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        results = tuple(
+            Result(
+                cell["task"],
+                cell["optimizer"],
+                percent(cell["budget"]),
+                cell["budget"],
+                cell["schedule"],
+                int(seed),
+                math.nan if score is None else score,
+            )
+            for cell in data["cells"]
+            for seed, score in cell["scores"].items()
+        )
+        settings = data["question"]["settings"]
+        return results, {one["task"]["name"]: one["metric"]["higher_is_better"] for one in settings}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no report of a comparison ({type(error).__name__}: {error}). Give the JSON that "
+            "`glideslope compare --json` or `glideslope report --json` printed, or a CSV."
+        ) from error
+
+
+def in_common(cells: Sequence[Cell]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
+    """Cells of several sources, with the schedules that all of them have; and the names of those left out.
+
+    >>> one = Cell("a", "sgdm", "5%", 0.05, "low", {"rex": {0: 1.0}, "step": {0: 2.0}})
+    >>> other = Cell("b", "sgdm", "5%", 0.05, "low", {"rex": {0: 1.0}, "none": {0: 2.0}})
+    >>> [cell.schedules for cell in in_common([one, other])[0]], in_common([one, other])[1]
+    ([('rex',), ('rex',)], ('step', 'none'))
+    """
+    every = dict.fromkeys(name for cell in cells for name in cell.schedules)
+    shared = [name for name in every if all(name in cell.scores for cell in cells)]
+    kept = tuple(replace(cell, scores={name: cell.scores[name] for name in shared}) for cell in cells)
+    return kept, tuple(name for name in every if name not in shared)
 
 
 def _read_rows(path: Path) -> list[_Row]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from glideslope.core.policy import Policy
 from glideslope.core.spec import parse_policy
 from glideslope.core.value import require
-from glideslope.report.results import Result
+from glideslope.report.results import Result, percent
 from glideslope.studies.question import TunedQuestion
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import Choice, TunedCell, Tuning
@@ -91,15 +91,6 @@ class Place(NamedTuple):
     optimizer: str
     budget: float
     schedule: str
-
-
-def percent(share: float) -> str:
-    """The label of a budget.
-
-    >>> percent(0.01), percent(0.125)
-    ('1%', '12.5%')
-    """
-    return f"{100 * share:.10g}%"
 
 
 def cells(question: Question) -> dict[Place, TunedCell]:

@@ -15,7 +15,7 @@ from glideslope.report.coverage import Coverage, measure_coverage
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Figure, Provenance, Section
 from glideslope.report.ranking import ExpectedRanking, expected_ranking, mean_ranks, nominal_ranking
-from glideslope.report.results import Cell, complete_part, group
+from glideslope.report.results import Cell, complete_part, group, percent
 from glideslope.report.statistics import probability_of_improvement
 from glideslope.report.study_tables import (
     detectable_table,
@@ -28,7 +28,7 @@ from glideslope.report.study_tables import (
     scores_table,
 )
 from glideslope.report.tables import Entry, Table, finite_or_none
-from glideslope.studies.compare import PAPER_SCHEDULES, PATIENCES, Answer, Place, Question, Row, percent
+from glideslope.studies.compare import PAPER_SCHEDULES, PATIENCES, Answer, Place, Question, Row
 from glideslope.studies.tuning import Choice
 
 BOOTSTRAP_SEED = 0

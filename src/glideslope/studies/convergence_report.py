@@ -16,9 +16,9 @@ from glideslope.report.document import Document
 from glideslope.report.figures import COLORS, DASHES, SYMBOLS, Style, styles
 from glideslope.report.page import Block, Command, Figure, Provenance, Section
 from glideslope.report.panel import Estimate
+from glideslope.report.results import percent
 from glideslope.report.statistics import pooled_interval
 from glideslope.report.tables import EMPTY, FLAGS, Entry, Table, Value, estimate_json, finite_or_none
-from glideslope.studies.compare import percent
 from glideslope.studies.convergence import (
     AWARE,
     CONSTANT,

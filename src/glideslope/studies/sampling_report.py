@@ -11,8 +11,8 @@ import numpy as np
 from glideslope.core.catalog import SAMPLING_RATES
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Provenance, Section
+from glideslope.report.results import percent
 from glideslope.report.tables import Entry, Table, Value, finite_or_none
-from glideslope.studies.compare import percent
 from glideslope.studies.sampling import STEP_GAMMAS, Answer, Place
 
 TITLE = "Profile and sampling rate"

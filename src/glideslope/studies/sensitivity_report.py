@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from glideslope.report import figures
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Figure, Provenance, Section
+from glideslope.report.results import percent
 from glideslope.report.tables import EMPTY, Entry, Table, Value, finite_or_none
-from glideslope.studies.compare import PATIENCES, Row, percent
+from glideslope.studies.compare import PATIENCES, Row
 from glideslope.studies.sensitivity import Answer, Place, cells
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import FACTOR
