@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from glideslope.report.results import Cell, Result, complete_part, group, read_csv
+from glideslope.report.result_files import read_csv
+from glideslope.report.results import Cell, Result, complete_part, group
 
 HEADER = "task,optimizer,budget,schedule,score"
 

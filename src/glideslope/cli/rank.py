@@ -12,7 +12,8 @@ import typer
 from glideslope.report import published
 from glideslope.report.coverage import measure_coverage
 from glideslope.report.ranking import expected_ranking, nominal_ranking
-from glideslope.report.results import Result, group, in_common, read_csv, read_report
+from glideslope.report.result_files import read_csv, read_report
+from glideslope.report.results import Result, group, in_common
 from glideslope.report.study_tables import expected_json, expected_table, ranking_table
 
 BOOTSTRAP_SEED = 0
