@@ -34,8 +34,8 @@ def main(folder: str, budget: str, target: str) -> None:
     cells = [cell for cell in json.loads(text)["cells"] if cell["budget"] == share and None not in cell["scores"]]
     panels = list(dict.fromkeys((cell["task"], cell["optimizer"]) for cell in cells))
     plt.rcParams.update({"font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "glideslope"})
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.2), layout="constrained")
-    for axis, panel in zip(axes, panels, strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.2), layout="constrained", squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
         for schedule, color in SHOWN.items():
             row = [c for c in cells if (c["task"], c["optimizer"]) == panel and c["schedule"] == schedule]
             means = [statistics.mean(cell["scores"]) for cell in row]
@@ -49,8 +49,8 @@ def main(folder: str, budget: str, target: str) -> None:
         axis.set_xlabel("base learning rate")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("test metric at the last step\n(lower is better)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False)
+    axes[0, 0].set_ylabel("test metric at the last step\n(lower is better)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False)
     figure.savefig(target, metadata={"Date": None})
 
 

@@ -16,7 +16,7 @@ from glideslope.report.page import Command, Figure, Provenance, Section
 from glideslope.report.results import percent
 from glideslope.report.tables import EMPTY, Entry, Table, Value, finite_or_none
 from glideslope.studies.compare import PATIENCES, Row
-from glideslope.studies.sensitivity import Answer, Place, cells
+from glideslope.studies.sensitivity import Answer, Place
 from glideslope.studies.setting import Setting
 from glideslope.studies.tuning import FACTOR
 
@@ -46,11 +46,13 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     missed: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
     panels: dict[str, dict[str, figures.Sensitivity]] = {}
     directions: dict[str, bool] = {}
+    unfinished = 0
     for setting, optimizer, budget in itertools.product(question.settings, question.optimizers, question.budgets):
         title = f"{setting.task.name} / {optimizer} / {percent(budget)}"
         rates = question.rates(setting, optimizer)
         cell = setting.task.name, optimizer, budget
         grid = {label: [answer.scores.get(Place(*cell, label, rate), ()) for rate in rates] for label in labels}
+        unfinished += sum(not scores for row in grid.values() for scores in row)
         sign = -1.0 if setting.metric.higher_is_better else 1.0
         losses = {label: np.array([_loss(sign, scores) for scores in row]) for label, row in grid.items()}
         tables.append(_scores(title, setting, rates, grid, question.num_seeds))
@@ -78,8 +80,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
         Section("What a wrong rate costs", [overall, *summaries]),
         Section("Scores at every rate", [*tables]),
     ]
-    whole = len(cells(question))
-    unfinished = whole - len(answer.scores)
+    whole = len(answer.scores) + unfinished
     if unfinished:
         line = f"{unfinished} of {whole} pairs of schedule and rate are not run yet: run the same command again."
         sections.insert(0, Section("Not finished", [line]))
