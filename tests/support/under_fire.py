@@ -77,27 +77,33 @@ def drive(
     log: Path,
     checkpoint_seconds: float = 60.0,
     variables: Mapping[str, str] | None = None,
+    company: int = 1,
 ) -> None:
-    """What a driver does: all of the study that is missing. Every start of a trial is one line of the log."""
+    """What a driver does: all of the study that is missing. Every start of a trial is one line of the log.
+
+    With ``company`` no driver runs a trial before so many drivers have one: a late driver is not left without.
+    """
     os.environ.update(variables or {})
     torch.set_num_threads(1)
     if kind != "in-process":
         # The workers too; nothing has started threads here that a fork could catch in mid-flight.
         multiprocessing.get_context = lambda method=None: multiprocessing.context._concrete_contexts["fork"]
     with EXECUTORS[kind]() as executor, Store(folder) as store:
-        _log_starts(executor, log)
+        _log_starts(executor, log, company)
         run_study(cells, store, executor, checkpoint_seconds=checkpoint_seconds)
 
 
-def _log_starts(executor: Executor, log: Path) -> None:
+def _log_starts(executor: Executor, log: Path, company: int) -> None:
     begin = executor.begin
 
     def begin_logged(admit: Any, checkpoints: Any) -> None:
         def admit_logged(specs: list[TrialSpec]) -> list[TrialSpec]:
-            started = admit(specs)
+            admitted = admit(specs)
             with log.open("a") as file:  # one write: lines of several drivers do not mix
-                file.write(" ".join([str(os.getpid()), *(spec.trial_id for spec in started)]) + "\n")
-            return started
+                file.write(" ".join([str(os.getpid()), *(spec.trial_id for spec in admitted)]) + "\n")
+            if admitted:
+                wait_until(lambda: len({start.driver for start in started(log)}) >= company)
+            return admitted
 
         begin(admit_logged, checkpoints)
 
