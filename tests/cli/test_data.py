@@ -51,3 +51,14 @@ def test_without_a_folder_it_says_how_to_name_one(glideslope, monkeypatch):
     out = glideslope("data").out
     assert "--data DIR" in out
     assert "missing" in line_of(out, "mnist.npz")
+
+
+def test_a_layout_of_another_name_is_shown_with_the_tasks_that_use_it(glideslope, tmp_path):
+    into = tmp_path / "MNIST" / "raw"
+    into.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (into / f"{part}-ubyte").touch()
+    out = glideslope("data", "--data", str(tmp_path)).out
+    line = line_of(out, "mnist.npz: MNIST/raw ")
+    assert line.split()[2] == "there"
+    assert "mnist-vae" in line

@@ -70,6 +70,33 @@ def write_imagenet(folder: Path, generator: np.random.Generator) -> None:
             write_jpeg(of_class / name, _bytes(generator, height, width, 3))
 
 
+def pickled_by_python_2(entries: dict[str, np.ndarray | list[int]]) -> bytes:
+    """A dictionary as Python 2 pickled it (protocol 2), bytes for text and NumPy where it then was."""
+
+    def text(value: str) -> bytes:
+        return b"U" + bytes([len(value)]) + value.encode()
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    def array(values: np.ndarray) -> bytes:
+        head = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        kind = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + 2 * number(-1) + b"K\x00tb"
+        shape = b"".join(map(number, values.shape)) + b"\x86"
+        contents = values.tobytes()
+        return head + b"(K\x01" + shape + kind + b"\x89T" + len(contents).to_bytes(4, "little") + contents + b"tb"
+
+    def value(entry: np.ndarray | list[int]) -> bytes:
+        return b"](" + b"".join(map(number, entry)) + b"e" if isinstance(entry, list) else array(entry)
+
+    return b"\x80\x02}(" + b"".join(text(name) + value(entry) for name, entry in entries.items()) + b"u."
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    """Bytes of any shape in the format of MNIST's authors."""
+    return bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+
+
 def write_jpeg(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, "JPEG", quality=95)
 

@@ -9,17 +9,15 @@ import textwrap
 import numpy as np
 import pytest
 
-from glideslope.tasks import data
+from glideslope.tasks import small_image_sets
 from glideslope.tasks.data import (
-    CIFAR10,
-    FASHION_MNIST,
-    MNIST,
     TINY_SHAKESPEARE,
     DataFile,
     DataFormatError,
     MissingDataError,
 )
 from glideslope.tasks.image_sets import CIFAR100
+from glideslope.tasks.small_image_sets import CIFAR10, FASHION_MNIST, MNIST
 
 
 @pytest.fixture
@@ -92,7 +90,8 @@ def test_text_is_read_byte_for_byte(folder):
 
 def test_a_file_is_decoded_once_and_again_when_it_changes(folder, monkeypatch):
     decoded = []
-    monkeypatch.setattr(data, "archived", lambda path, read=data.archived: decoded.append(path) or read(path))
+    read = small_image_sets.archived
+    monkeypatch.setattr(small_image_sets, "archived", lambda path: decoded.append(path) or read(path))
     source = folder / MNIST.name
     np.savez(source, **grey(0))
     first, again = MNIST.arrays(), MNIST.arrays()
@@ -273,7 +272,7 @@ class TestWrongContents:
         raw = grey(0)
         raw["test_images"] = np.zeros((4, 32, 32), np.uint8)
         np.savez(folder / MNIST.name, **raw)
-        with pytest.raises(DataFormatError, match=r"test images are of shape \(32, 32\), and not \(28, 28\)"):
+        with pytest.raises(DataFormatError, match=r"test images are of shape \(1, 32, 32\), and not \(1, 28, 28\)"):
             MNIST.arrays()
 
     def test_a_truncated_file_is_named_with_both_checksums(self, folder):

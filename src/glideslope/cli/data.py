@@ -23,7 +23,7 @@ def data(data: Data = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([_to_json(one, users) for one in found], indent=2))
         return
-    rows = [(one.name, _state(one), _size(one), ", ".join(users.get(one.name, []))) for one in found]
+    rows = [(_name(one), _state(one), _size(one), ", ".join(users.get(one.name, []))) for one in found]
     folder = data_folder()
     unset = f"No data folder is set: name it with --data DIR or the environment variable {FOLDER_VARIABLE}."
     where = f"Looked for in {folder}." if folder else unset
@@ -34,12 +34,16 @@ def data(data: Data = None, as_json: AsJson = False) -> None:
             typer.echo(f"\n{one.name}{f' ({one.doubt})' if one.doubt else ''}: {one.obtain}")
 
 
+def _name(found: Found) -> str:
+    return f"{found.name}: {found.layout}" if found.layout else found.name
+
+
 def _state(found: Found) -> str:
     if not found.is_there:
         return "incomplete" if found.doubt else "missing"
     if found.doubt:
         return "another file"
-    return "there, as used here" if found.is_known else "there"
+    return f"there, {found.known}" if found.known else "there"
 
 
 def _size(found: Found) -> str:
@@ -51,6 +55,7 @@ def _size(found: Found) -> str:
 def _to_json(found: Found, users: dict[str, list[str]]) -> dict[str, object]:
     return {
         "name": found.name,
+        "layout": found.layout,
         "path": str(found.path) if found.path else None,
         "state": _state(found),
         "doubt": found.doubt,

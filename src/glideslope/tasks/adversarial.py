@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glideslope.tasks.classification import NUM_CLASSES, Classification
-from glideslope.tasks.data import MNIST
 from glideslope.tasks.mnist import mnist_images
 from glideslope.tasks.models import image_cnn
 from glideslope.tasks.parts import cut, shuffled
+from glideslope.tasks.small_image_sets import MNIST
 from glideslope.trials.task import Batch, Default, Noise, Splits, seeded_model
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glideslope.tasks.classification import NUM_CLASSES
-from glideslope.tasks.data import FASHION_MNIST
 from glideslope.tasks.image_sets import image_splits
 from glideslope.tasks.models import mlp
+from glideslope.tasks.small_image_sets import FASHION_MNIST
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
 CHANNELS = 256

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from glideslope.tasks.augmentation import COVERED_SIDE, CropAndFlip, covered_corners
 from glideslope.tasks.classification import NUM_CLASSES, Classification
 from glideslope.tasks.crops import covered
-from glideslope.tasks.data import CIFAR10
 from glideslope.tasks.image_sets import CIFAR100, CIFAR100_CLASSES, CIFAR_SIDE, image_splits
 from glideslope.tasks.models import Standardise, cifar_resnet, image_cnn
 from glideslope.tasks.residual import cifar_resnet18, resnet9
+from glideslope.tasks.small_image_sets import CIFAR10
 from glideslope.tasks.vgg import vgg16
 from glideslope.trials.task import Default, Noise, Splits, seeded_model
 
@@ -72,7 +72,7 @@ class CIFAR10CNN(Classification):
 
 
 class CIFARSetting(CropAndFlip, Classification):
-    """A setting of the papers on 32 x 32 images: 45,000 to train on, 5,000 to choose rates by, the published test set.
+    """A setting of the papers on 32 x 32 images: 45,000 to train on, 5,000 to choose rates by, the test set of the file.
 
     Batch 128, random crop and flip; 300 epochs where a final class says nothing else.
     """

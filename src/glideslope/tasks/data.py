@@ -8,22 +8,21 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import file_digest, md5, sha256
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from glideslope.tasks.cache import Arrays, cached
-from glideslope.tasks.classification import NUM_CLASSES
 
 FOLDER_VARIABLE = "GLIDESLOPE_DATA"
-GREY_SHAPE, COLOUR_SHAPE = (28, 28), (32, 32, 3)
-"""Of the images of MNIST and Fashion-MNIST, and of CIFAR-10."""
 UNREADABLE = (ValueError, KeyError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 """What NumPy and the decompressors raise for a file that is cut short, damaged, or something else."""
 
@@ -34,6 +33,10 @@ class MissingDataError(FileNotFoundError):
 
 class DataFormatError(ValueError):
     """A file of the data folder is there, but is not what it should be."""
+
+
+class OtherDataWarning(UserWarning):
+    """A file can be read, but its checksum is not the known one: it may be cut short, and scores on it may differ."""
 
 
 def data_folder() -> Path | None:
@@ -48,6 +51,11 @@ def file_sha256(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, partial(md5, usedforsecurity=False)).hexdigest()
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One file of the data folder, or one folder in the data set's usual layout, and everything that is known about it.
@@ -59,6 +67,8 @@ class DataFile:
         obtain: how a user gets the file, for the error message.
         parts: of a folder: files and folders in it without which it is not whole.
         sha256: of the file that all numbers of the project were made with; empty where it had none.
+        md5: of parts, as published.
+        layouts: other forms of the same data set, under names of their own. The first that is there is read.
     """
 
     name: str
@@ -67,9 +77,26 @@ class DataFile:
     obtain: str
     parts: tuple[str, ...] = ()
     sha256: str = ""
+    md5: Mapping[str, str] = field(default_factory=dict)
+    layouts: tuple[DataFile, ...] = ()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The file's contents, memory-mapped from the cache; converted (or downloaded and converted) the first time."""
+        """The file's contents, memory-mapped from the cache; converted (or downloaded and converted) the first time.
+
+        Raises:
+            MissingDataError: neither it nor another layout of it is there, or a part of it.
+            DataFormatError: it is damaged, or another file.
+        """
+        return self.present._own_arrays()
+
+    @property
+    def present(self) -> DataFile:
+        """Itself, or the layout of it that is there: whole rather than in parts."""
+        there = [(form, form.path) for form in (self, *self.layouts) if form.path and form.path.exists()]
+        whole = [form for form, path in there if not form.missing_parts(path)]
+        return next(iter([*whole, *(form for form, _ in there), self]))
+
+    def _own_arrays(self) -> dict[str, NDArray[Any]]:
         path = self.path
         if path is not None and path.exists():
             self._check_parts(path)
@@ -77,7 +104,7 @@ class DataFile:
             stats = [status for part in self.parts or ("",) for status in _statuses(path / part)]
             facts = " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in stats)
             identity = sha256(f"{path.resolve()} {facts}".encode()).hexdigest()
-            return cached(f"{self.name}-{identity[:16]}", lambda: self._decoded(path))
+            return cached(f"{self.name.replace('/', '-')}-{identity[:16]}", lambda: self._decoded(path))
         return cached(f"{self.name}-downloaded", lambda: self._downloaded(path))
 
     @property
@@ -91,14 +118,16 @@ class DataFile:
         return [part for part in self.parts if not (path / part).exists()]
 
     def difference(self, path: Path) -> str:
-        """Both checksums, where the file is not the one that was used here; empty where it is, or where none is known.
+        """Both checksums, where a file is not the one that was used here or published; empty where all are known.
 
         The same contents, packed by somebody else, have another.
         """
-        if not self.sha256:
-            return ""
-        found = file_sha256(path)
-        return "" if found == self.sha256 else f"its sha256 is {found}, and {self.sha256} that of the one used here"
+        if self.sha256 and (found := file_sha256(path)) != self.sha256:
+            return f"its sha256 is {found}, and {self.sha256} that of the one used here"
+        for part, published in self.md5.items():
+            if (path / part).exists() and (found := _file_md5(path / part)) != published:
+                return f"the md5 of {part} is {found}, and {published} that of the published one"
+        return ""
 
     def _check_parts(self, path: Path) -> None:
         if missing := self.missing_parts(path):
@@ -106,10 +135,13 @@ class DataFile:
 
     def _decoded(self, path: Path) -> Arrays:
         try:
-            return self.decode(path)
+            arrays = self.decode(path)
         except UNREADABLE as error:
             reason = "; ".join(filter(None, [str(error), self.difference(path)]))
             raise DataFormatError(f"{path} cannot be read as {self.name}: {reason}. {self.obtain}") from error
+        if difference := self.difference(path):
+            warn(f"{path} is another {self.name} than is known: {difference}.", OtherDataWarning, stacklevel=2)
+        return arrays
 
     def _downloaded(self, path: Path | None) -> Arrays:
         looked = (
@@ -155,107 +187,11 @@ def archived(path: Path) -> dict[str, NDArray[Any]]:
         return dict(archive)
 
 
-def _image_arrays(
-    train: NDArray[Any],
-    train_labels: NDArray[Any],
-    test: NDArray[Any],
-    test_labels: NDArray[Any],
-    shape: tuple[int, ...],
-) -> Arrays:
-    """Raw pixels and labels as the tasks use them: (n, channels, height, width) float32 in [0, 1] and int64.
-
-    Float32 in the cache takes four times the room of bytes, but is memory-mapped as it is: no worker spends time or
-    memory of its own on a conversion.
-    """
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, images, labels in (("train", train, train_labels), ("test", test, test_labels)):
-        if len(images) != len(labels):
-            raise ValueError(f"{len(images)} {name} images, but {len(labels)} labels")
-        if images.shape[1:] != shape:
-            raise ValueError(f"{name} images are of shape {images.shape[1:]}, and not {shape}")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < NUM_CLASSES:
-            least, most = labels.min(), labels.max()
-            raise ValueError(f"{name} labels go from {least} to {most}, but there are {NUM_CLASSES} classes")
-        by_channel = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-        arrays[f"{name}_inputs"] = np.divide(by_channel, np.float32(255), dtype=np.float32)
-        arrays[f"{name}_labels"] = labels.astype(np.int64)
-    return arrays
-
-
-def _decode_grey(path: Path) -> Arrays:
-    found = archived(path)
-    return _image_arrays(
-        found["train_images"], found["train_labels"], found["test_images"], found["test_labels"], GREY_SHAPE
-    )
-
-
-def _decode_cifar10(path: Path) -> Arrays:
-    def unpacked(delta: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(3, n, 32, 32) of differences → (n, 32, 32, 3). All sums are meant to wrap around at 256."""
-        planes = np.cumsum(np.cumsum(delta, 2, dtype=np.uint8), 3, dtype=np.uint8)
-        return np.stack([planes[0] + planes[1], planes[1], planes[2] + planes[1]], axis=-1)
-
-    found = archived(path)
-    return _image_arrays(
-        unpacked(found["train_delta"]),
-        found["train_labels"],
-        unpacked(found["test_delta"]),
-        found["test_labels"],
-        COLOUR_SHAPE,
-    )
-
-
 def _decode_text(path: Path) -> Arrays:
     with gzip.open(path, "rb") as file:
         return {"bytes": np.frombuffer(file.read(), dtype=np.uint8)}
 
 
-def _from_hugging_face(repository: str, image_column: str) -> Callable[[], Arrays]:
-    def download() -> Arrays:
-        from datasets import load_dataset
-
-        dataset = load_dataset(repository)
-        parts = []
-        for split in ("train", "test"):
-            # Row by row, so that only one image at a time is a PIL object.
-            rows = [(np.asarray(row[image_column], dtype=np.uint8), row["label"]) for row in dataset[split]]
-            parts += [np.stack([image for image, _ in rows]), np.array([label for _, label in rows])]
-        train, train_labels, test, test_labels = parts
-        return _image_arrays(train, train_labels, test, test_labels, train.shape[1:])
-
-    return download
-
-
-def _archive(layout: str) -> str:
-    return f"It is a NumPy archive with {layout} (uint8, no pickles)."
-
-
-_GREY_LAYOUT = _archive("train_images (60000, 28, 28), train_labels, test_images (10000, 28, 28), test_labels")
-
-MNIST = DataFile(
-    "mnist.npz",
-    _decode_grey,
-    _from_hugging_face("ylecun/mnist", "image"),
-    _GREY_LAYOUT,
-    sha256="8bed24bad4c1f6851ac2b48b9d39fea03331998b1a4276d17fd71bceedb1ec6c",
-)
-FASHION_MNIST = DataFile(
-    "fashion_mnist.npz",
-    _decode_grey,
-    _from_hugging_face("zalando-datasets/fashion_mnist", "image"),
-    _GREY_LAYOUT,
-    sha256="a91c2a3b9e63c96e651e04ab74dee7c0260814edae01a4ecdad792258f8fcff0",
-)
-CIFAR10 = DataFile(
-    "cifar10.npz",
-    _decode_cifar10,
-    _from_hugging_face("uoft-cs/cifar10", "img"),
-    _archive(
-        "train_delta (3, 50000, 32, 32), train_labels, test_delta, test_labels: "
-        "green, and red and blue less green, as differences along rows and columns, modulo 256"
-    ),
-    sha256="8d6df122f79afb6cb3f481f0b06cd702e346a1d35d0fae1d469e28ca4afce03d",
-)
 TINY_SHAKESPEARE = DataFile(
     "tinyshakespeare.txt.gz",
     _decode_text,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from glideslope.tasks.data import CIFAR10, FASHION_MNIST, MNIST, TINY_SHAKESPEARE, DataFile, data_folder
+from glideslope.tasks.data import TINY_SHAKESPEARE, DataFile, data_folder
 from glideslope.tasks.detection.sets import COCO, VOC
 from glideslope.tasks.glue_files import CORPORA, Corpus
 from glideslope.tasks.image_sets import CIFAR100, IMAGENET, STL10, SVHN, TINY_IMAGENET
 from glideslope.tasks.omniglot import OMNIGLOT
+from glideslope.tasks.small_image_sets import CIFAR10, FASHION_MNIST, MNIST
 from glideslope.tasks.text_files import COLA, MOVIE, MRPC, SST2
 from glideslope.tasks.treebank import PTB
 
@@ -39,11 +40,13 @@ class Found:
     """What is there of a data set.
 
     Args:
-        name: of the file or folder.
+        name: of the data set: that of its first form.
         path: where it was looked for; None where no data folder is set.
         is_there: whether that is there, whole.
         obtain: how to get it.
-        is_known: whether there is a checksum to know it by.
+        known: what its checksum, if it has one that is known, says of it where there is no doubt: "as used here" or
+            "as published"; empty where there is none.
+        layout: the name of the form that is there, where it is another than the first.
         doubt: what is wrong with it, as far as can be seen from outside: parts that are missing, another checksum.
     """
 
@@ -51,7 +54,8 @@ class Found:
     path: Path | None
     is_there: bool
     obtain: str
-    is_known: bool = False
+    known: str = ""
+    layout: str = ""
     doubt: str = ""
 
 
@@ -65,14 +69,17 @@ def look_for_all() -> list[Found]:
 
 
 def _look_for(file: DataFile) -> Found:
-    path = file.path
+    form = file.present
+    path = form.path
     way = " Or `pip install datasets`, and it is downloaded when a task needs it." if file.download else ""
-    found = Found(file.name, path, path is not None and path.exists(), file.obtain + way, bool(file.sha256))
+    known = "as used here" if form.sha256 else "as published" if form.md5 else ""
+    layout = "" if form is file else form.name
+    found = Found(file.name, path, path is not None and path.exists(), file.obtain + way, known, layout)
     if path is None or not found.is_there:
         return found
-    if missing := file.missing_parts(path):
+    if missing := form.missing_parts(path):
         return replace(found, is_there=False, doubt=f"lacks {', '.join(missing)}")
-    return replace(found, doubt=file.difference(path))
+    return replace(found, doubt=form.difference(path))
 
 
 def _look_for_corpus(corpus: Corpus, folder: Path | None) -> Found:

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from glideslope.tasks.classification import NUM_CLASSES, Classification
-from glideslope.tasks.data import FASHION_MNIST
 from glideslope.tasks.image_sets import image_splits
 from glideslope.tasks.models import image_cnn, mlp
 from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import Reconstruction
+from glideslope.tasks.small_image_sets import FASHION_MNIST
 from glideslope.trials.task import Batch, Default, Part, Splits, seeded_model
 
 SOURCE = "Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017), MIT licence"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from glideslope.tasks.cache import Arrays
 from glideslope.tasks.columns import Pixels, opened
 from glideslope.tasks.data import DataFile, DataFormatError
+from glideslope.tasks.image_formats import checked_labels, matlab, pickled_batch, records
 from glideslope.tasks.parts import shuffled
 from glideslope.trials.task import Part, Splits
 
@@ -34,7 +35,7 @@ def num_held_out(num_images: int) -> int:
 
 
 def image_splits(file: DataFile) -> Splits:
-    """The published test set whole; the last 5,000 images of the training set, or a tenth, for validation.
+    """The test set of the file whole; the last 5,000 images of the training set, or a tenth, for validation.
 
     Images of a file that are kept as bytes are read as they are asked for.
     """
@@ -56,48 +57,35 @@ def _arrays(parts: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int64]]]) -
     return arrays
 
 
-def _checked_labels(labels: NDArray[Any], first: int, num_classes: int, where: str) -> NDArray[np.int64]:
-    """Labels from `first` on as labels from 0 on."""
-    last = first + num_classes - 1
-    if outside := sorted({int(label) for label in np.unique(labels) if not first <= label <= last}):
-        raise DataFormatError(
-            f"{where} holds the label {outside[0]}, but labels of {num_classes} classes are {first} … {last}"
-        )
-    return labels.astype(np.int64) - first
-
-
-def _records(path: Path, size: int, what: str) -> NDArray[np.uint8]:
-    """A file of records, all of one size in bytes: (n, size)."""
-    found = np.fromfile(path, np.uint8)
-    if not len(found) or len(found) % size:
-        raise DataFormatError(
-            f"{path.name} has {len(found):,} bytes, and not a multiple of {size:,}, the size of {what}: "
-            "it is cut short, or another file"
-        )
-    return found.reshape(-1, size)
-
-
 def _decode_cifar100(path: Path) -> Arrays:
     parts = []
     for split in ("train", "test"):
         file = path / f"{split}.bin"
         # The coarse label, the fine one, then red, green and blue, each row by row.
-        records = _records(file, 2 + 3 * CIFAR_SIDE**2, "one image and its two labels")
-        labels = _checked_labels(records[:, 1], 0, CIFAR100_CLASSES, file.name)
-        parts.append((split, records[:, 2:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE), labels))
+        found = records(file, 2 + 3 * CIFAR_SIDE**2, "one image and its two labels")
+        labels = checked_labels(found[:, 1], 0, CIFAR100_CLASSES, file.name)
+        parts.append((split, found[:, 2:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE), labels))
+    return _arrays(parts)
+
+
+def _decode_pickled_cifar100(path: Path) -> Arrays:
+    parts = []
+    for split in ("train", "test"):
+        images, labels = pickled_batch(path / split, "fine_labels")
+        parts.append((split, images, checked_labels(labels, 0, CIFAR100_CLASSES, split)))
     return _arrays(parts)
 
 
 def _decode_stl10(path: Path) -> Arrays:
     parts = []
     for split in ("train", "test"):
-        images = _records(path / f"{split}_X.bin", 3 * STL10_SIDE**2, "one image")
-        labels = _records(path / f"{split}_y.bin", 1, "one label")[:, 0]
+        images = records(path / f"{split}_X.bin", 3 * STL10_SIDE**2, "one image")
+        labels = records(path / f"{split}_y.bin", 1, "one label")[:, 0]
         if len(images) != len(labels):
             raise DataFormatError(f"{split}_X.bin has {len(images)} images, but {split}_y.bin {len(labels)} labels")
         by_column = images.reshape(-1, 3, STL10_SIDE, STL10_SIDE)
         parts.append(
-            (split, by_column.transpose(0, 1, 3, 2), _checked_labels(labels, 1, STL10_CLASSES, f"{split}_y.bin"))
+            (split, by_column.transpose(0, 1, 3, 2), checked_labels(labels, 1, STL10_CLASSES, f"{split}_y.bin"))
         )
     return _arrays(parts)
 
@@ -106,35 +94,17 @@ def _decode_svhn(path: Path) -> Arrays:
     parts = []
     for split in ("train", "test"):
         file = path / f"{split}_32x32.mat"
-        found = _matlab(file)
+        found = matlab(file)
         images, labels = found["X"], found["y"].reshape(-1)
         if images.shape != (CIFAR_SIDE, CIFAR_SIDE, 3, len(labels)) or images.dtype != np.uint8:
             raise DataFormatError(
                 f"{file.name} holds X of shape {images.shape} and type {images.dtype} and {len(labels)} labels, but X "
                 f"must be ({CIFAR_SIDE}, {CIFAR_SIDE}, 3, labels) and uint8"
             )
-        digits = _checked_labels(labels, 1, SVHN_CLASSES, file.name)
+        digits = checked_labels(labels, 1, SVHN_CLASSES, file.name)
         # The digit 0 has the label 10 there, and 0 here.
         parts.append((split, images.transpose(3, 2, 0, 1), (digits + 1) % SVHN_CLASSES))
     return _arrays(parts)
-
-
-def _matlab(path: Path) -> dict[str, NDArray[Any]]:
-    """The variables of a MATLAB file, X and y among them."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError(
-            f'{path.name} is a file of MATLAB, which SciPy reads: pip install "glideslope[studies]".'
-        ) from error
-    try:
-        found: dict[str, NDArray[Any]] = loadmat(path)
-    # SciPy lets through whatever its parser stumbles over: six kinds of error, by where the file is cut.
-    except Exception as error:
-        raise DataFormatError(f"{path.name} is cut short, or no file of MATLAB ({error})") from error
-    if lacking := {"X", "y"} - found.keys():
-        raise DataFormatError(f"{path.name} has no variable {' and no '.join(sorted(lacking))}")
-    return found
 
 
 def _decode_tiny_imagenet(path: Path) -> Arrays:
@@ -224,8 +194,19 @@ CIFAR100 = DataFile(
     _decode_cifar100,
     None,
     'It is the folder of the "CIFAR-100 binary version" of Alex Krizhevsky\'s page "The CIFAR-10 and CIFAR-100 '
-    'datasets", unpacked: train.bin and test.bin, 3,074 bytes an image.',
+    'datasets", unpacked: train.bin and test.bin, 3,074 bytes an image. The folder cifar-100-python of its "python '
+    'version", as torchvision has it, does as well.',
     parts=("train.bin", "test.bin"),
+    layouts=(
+        DataFile(
+            "cifar-100-python",
+            _decode_pickled_cifar100,
+            None,
+            'It is the "CIFAR-100 python version" of the same page, unpacked: train and test.',
+            parts=("train", "test"),
+            md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        ),
+    ),
 )
 STL10 = DataFile(
     "stl10_binary",
@@ -234,6 +215,12 @@ STL10 = DataFile(
     'It is the folder of the "binary files" of the page "STL-10 dataset" of Stanford University, unpacked: '
     "train_X.bin and test_X.bin, 27,648 bytes an image, train_y.bin and test_y.bin, a byte a label.",
     parts=("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin"),
+    md5={
+        "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
+        "train_y.bin": "5a34089d4802c674881badbb80307741",
+        "test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
+        "test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
+    },
 )
 SVHN = DataFile(
     "svhn",
@@ -242,6 +229,10 @@ SVHN = DataFile(
     'It is a folder with train_32x32.mat and test_32x32.mat, "Format 2: Cropped Digits" of the page "The Street View '
     'House Numbers (SVHN) Dataset" of Stanford University.',
     parts=("train_32x32.mat", "test_32x32.mat"),
+    md5={
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    },
 )
 TINY_IMAGENET = DataFile(
     "tiny-imagenet-200",

@@ -9,11 +9,11 @@ from typing import ClassVar, final
 from torch import nn
 
 from glideslope.tasks.classification import NUM_CLASSES, Classification
-from glideslope.tasks.data import MNIST
 from glideslope.tasks.image_sets import image_splits
 from glideslope.tasks.models import VariationalAutoencoder, mlp
 from glideslope.tasks.parts import cut, labelled
 from glideslope.tasks.reconstruction import VariationalReconstruction
+from glideslope.tasks.small_image_sets import MNIST
 from glideslope.trials.task import Batch, Default, Part, Splits, seeded_model
 
 

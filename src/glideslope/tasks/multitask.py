@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from glideslope.tasks.cifar import CIFAR10_MEAN, CIFAR10_STD
 from glideslope.tasks.classification import NUM_CLASSES
-from glideslope.tasks.data import CIFAR10
 from glideslope.tasks.models import Standardise, image_cnn
 from glideslope.tasks.parts import cut, labelled
+from glideslope.tasks.small_image_sets import CIFAR10
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
 CODE_SIZE = 32

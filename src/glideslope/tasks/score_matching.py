@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glideslope.tasks.data import CIFAR10
 from glideslope.tasks.image_sets import image_splits
+from glideslope.tasks.small_image_sets import CIFAR10
 from glideslope.trials.task import Batch, Default, Metric, Noise, Part, Splits, Task, seeded_model
 
 NUM_LEVELS = 10

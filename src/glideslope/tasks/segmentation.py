@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glideslope.tasks.data import MNIST
 from glideslope.tasks.mnist import mnist_images
 from glideslope.tasks.parts import cut, shuffled
+from glideslope.tasks.small_image_sets import MNIST
 from glideslope.trials.task import Batch, Default, Metric, Noise, Splits, Task, seeded_model
 
 INK = 0.5
