@@ -5,6 +5,8 @@ import json
 import polars as pl
 import pytest
 
+from glideslope.trials.shelf import StoreView
+
 TINY = "tiny_tasks:Regression"
 
 
@@ -50,6 +52,16 @@ def test_from_experience_to_evidence(glideslope, tmp_path, in_process):
     often = glideslope("arc", "frequency", TINY, "--weights", weights, "--seeds", 1, "--executor", "in-process")
     assert often.code == 0, often.err
     assert "6 (60 epochs)" in often.out
+
+
+def test_everything_but_the_line_search_is_held_with_the_optimizer_that_is_asked_for(glideslope, tmp_path):
+    call = ("arc", "evaluate", TINY, "--optimizer", "sgdm(momentum=0.5)", "--epochs", 3, "--seeds", 1)
+    held = glideslope(*call, "--executor", "in-process")
+    assert held.code == 0, held.err
+    with StoreView(tmp_path / "runs/arc/evaluation") as store:
+        optimizers = {spec.optimizer for spec in store.specs().values()}
+    assert {optimizer.name for optimizer in optimizers} == {"sgdm", "sls"}
+    assert all("0.5" in str(optimizer) for optimizer in optimizers if optimizer.name == "sgdm")
 
 
 @pytest.mark.parametrize(

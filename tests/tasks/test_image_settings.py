@@ -12,6 +12,7 @@ from smoke import smoke
 from torch import nn
 from torch.nn import functional
 
+from glideslope.core.estimators import warmup_updates
 from glideslope.tasks import crops, residual
 from glideslope.tasks.cifar import (
     CIFAR100VGG16,
@@ -114,9 +115,13 @@ class TestTasks:
         assert len({data_sha256(task) for task in (CIFAR10ResNet20(), CIFAR10ResNet38(), CIFAR10ResNet9())}) == 1
 
     def test_the_recipe_of_the_tradeoff_curves(self):
-        default = ImageNetResNet101.defaults["sgdw"]
-        assert default.rate == 2.048
-        assert default.warmup_fraction * ImageNetResNet101.maximum_epochs == pytest.approx(8)
+        assert ImageNetResNet101.defaults["sgdw"].rate == 2.048
+        per_epoch = 623  # of 1,276,167 images, 2,048 at a time
+        budgets = [
+            round(1.42222 * share * ImageNetResNet101.maximum_epochs * per_epoch) for share in (1 / 8, 1 / 4, 1 / 2, 1)
+        ]
+        assert budgets == [16 * per_epoch, 32 * per_epoch, 64 * per_epoch, 128 * per_epoch]
+        assert warmup_updates(budgets) == 8 * per_epoch
 
     @pytest.mark.parametrize("width", [0, 21])
     def test_a_width_that_no_network_has(self, width):

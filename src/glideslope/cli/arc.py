@@ -144,8 +144,12 @@ def select(
     optimizer: Annotated[str, typer.Option(help="One.")] = selection.OPTIMIZER,
     runs: Annotated[int, typer.Option(help="Of every candidate from every rate.", min=1)] = 5,
     data: Data = None,
+    device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
+    ray_address: RayAddress = None,
+    ray_resources: RayResources = None,
+    ranks: Ranks = None,
     as_json: AsJson = False,
 ) -> None:
     """Let every candidate steer a proxy task; the best mean over all runs decides."""
@@ -157,7 +161,7 @@ def select(
     )
     facts = provenance()
     cells = list(selection.cells(question).values())
-    engine = make_executor(executor, workers)
+    engine = make_executor(executor, workers, ray_address, ray_resources, ranks, device)
     records = _records(cells, out / SELECTION, ("arc select", question.to_json(), facts), engine)
     found = selection.answer(question, records, np.random.default_rng(0))
     if found.winner is not None:
@@ -216,6 +220,7 @@ def evaluate(
     variant: Annotated[str, typer.Option(help="Of the features that those weights were trained with.")] = "code",
     published: Annotated[Path | None, typer.Option(help="The published controller's weights, to stand beside.")] = None,
     every: Annotated[int, typer.Option(help="Epochs between decisions.", min=1)] = evaluation.EVERY,
+    optimizer: Annotated[str, typer.Option(help="One, of all but the line search.")] = evaluation.OPTIMIZER,
     epochs: Annotated[int, typer.Option(help="Of a run.", min=3)] = evaluation.EPOCHS,
     seeds: Annotated[int, typer.Option(help="Runs of everything.", min=1)] = 5,
     extended: Annotated[bool, typer.Option("--extended", help="Initial rates over five orders of magnitude.")] = False,
@@ -235,12 +240,13 @@ def evaluate(
     if published is not None:
         controllers["published arc"] = Arc.from_file(published, every)
     question = evaluation.Question(
-        tuple(Setting.of(name, (evaluation.OPTIMIZER,)) for name in tasks or evaluation.TASKS),
+        tuple(Setting.of(name, (optimizer,)) for name in tasks or evaluation.TASKS),
         tuple(
             (f"{prefix}{name}", Policy(parse_plan(plan), controller))
             for prefix, plan in (("", "constant"), ("rex | ", "rex"))
             for name, controller in controllers.items()
         ),
+        optimizer=optimizer,
         epochs=epochs,
         rate_factors=evaluation.EXTENDED_RATE_FACTORS if extended else evaluation.RATE_FACTORS,
         num_seeds=seeds,

@@ -72,7 +72,7 @@ class CIFAR10CNN(Classification):
 
 
 class CIFARSetting(CropAndFlip, Classification):
-    """A setting of the papers on 32 x 32 images: 45,000 to train on, 5,000 to choose rates by, the test set of the file.
+    """A setting of the papers on 32 x 32 images: 45,000 to train on, 5,000 to choose rates by, the published test set.
 
     Batch 128, random crop and flip; 300 epochs where a final class says nothing else.
     """

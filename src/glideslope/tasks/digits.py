@@ -111,11 +111,11 @@ class DigitsAutoencoder(Reconstruction):
     maximum_epochs: ClassVar[int] = 84
     batch_size: ClassVar[int] = 50
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.03, warmup_fraction=0.1),
-        "adam": Default(0.03, warmup_fraction=0.1),
-        "adamw": Default(0.03, warmup_fraction=0.1),
-        "amsgrad": Default(0.03, warmup_fraction=0.1),
-        "rmsprop": Default(0.01, warmup_fraction=0.1),
+        "sgdm": Default(0.03),
+        "adam": Default(0.03),
+        "adamw": Default(0.03),
+        "amsgrad": Default(0.03),
+        "rmsprop": Default(0.01),
     }
 
     def splits(self) -> Splits:

@@ -153,9 +153,9 @@ class GlueBERT(FineTuning):
     version: ClassVar[int] = 1
     num_parameters: ClassVar[int | None] = 109_483_778
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.003, warmup_fraction=0.1),
-        "adam": Default(3e-5, warmup_fraction=0.1),
-        "adamw": Default(3e-5, warmup_fraction=0.1),
+        "sgdm": Default(0.003),
+        "adam": Default(3e-5),
+        "adamw": Default(3e-5),
     }
 
     weights: str = "bert-base-uncased"
@@ -192,9 +192,9 @@ class GlueMiniLM(FineTuning):
     source: ClassVar[str] = f"GLUE (Wang et al., 2019); weights of the package {MINILM_PACKAGE}"
     most_validation: ClassVar[int | None] = 1000
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.01, warmup_fraction=0.1),
-        "adam": Default(1e-4, warmup_fraction=0.1),
-        "adamw": Default(1e-4, warmup_fraction=0.1),
+        "sgdm": Default(0.01),
+        "adam": Default(1e-4),
+        "adamw": Default(1e-4),
     }
 
     def __post_init__(self) -> None:

@@ -58,11 +58,11 @@ class MNIST1DMLP(MNIST1D):
     version: ClassVar[int] = 1
     maximum_epochs: ClassVar[int] = 25
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.3, warmup_fraction=0.1),
-        "adam": Default(0.01, warmup_fraction=0.1),
-        "adamw": Default(0.01, warmup_fraction=0.1),
-        "amsgrad": Default(0.03, warmup_fraction=0.1),
-        "rmsprop": Default(0.01, warmup_fraction=0.1),
+        "sgdm": Default(0.3),
+        "adam": Default(0.01),
+        "adamw": Default(0.01),
+        "amsgrad": Default(0.03),
+        "rmsprop": Default(0.01),
     }
 
     label_noise: float = 0.2
@@ -86,9 +86,9 @@ class MNIST1DCNN(MNIST1D):
     version: ClassVar[int] = 1
     maximum_epochs: ClassVar[int] = 25
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.1, warmup_fraction=0.1),
-        "adam": Default(0.01, warmup_fraction=0.1),
-        "adamw": Default(0.01, warmup_fraction=0.1),
+        "sgdm": Default(0.1),
+        "adam": Default(0.01),
+        "adamw": Default(0.01),
     }
 
     label_noise: float = 0.2
@@ -114,9 +114,9 @@ class MNIST1DGRU(MNIST1D):
     version: ClassVar[int] = 1
     maximum_epochs: ClassVar[int] = 25
     defaults: ClassVar[Mapping[str, Default]] = {
-        "sgdm": Default(0.3, warmup_fraction=0.1),
-        "adam": Default(0.03, warmup_fraction=0.1),
-        "adamw": Default(0.03, warmup_fraction=0.1),
+        "sgdm": Default(0.3),
+        "adam": Default(0.03),
+        "adamw": Default(0.03),
     }
 
     label_noise: float = 0.2

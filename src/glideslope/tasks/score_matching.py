@@ -219,7 +219,7 @@ class CIFAR10ScoreNetwork(Task):
     is mirrored half of the time in training. The metric is that loss on images not trained on, each under one fixed
     draw, summed over an image's numbers. The paper judges samples by Inception score and FID, which want a network that
     is not part of this library. 45,000 images to train on, 5,000 to choose rates by, the published test set to report
-    on. 200,000 updates of 128 images in the paper are the 512 epochs of 50,000 here.
+    on, so the paper's 200,000 updates of 128 images are 570 epochs here.
 
     Source: Song and Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution", NeurIPS 2019,
         Sections 4.2 and 5 and Appendix A; sizes of the network that are not given there, and mirroring, as in the
@@ -231,7 +231,7 @@ class CIFAR10ScoreNetwork(Task):
     version: ClassVar[int] = 1
     source: ClassVar[str] = "CIFAR-10 (Krizhevsky, 2009)"
     needs: ClassVar[str | None] = CIFAR10.name
-    maximum_epochs: ClassVar[int] = 512
+    maximum_epochs: ClassVar[int] = 570
     batch_size: ClassVar[int] = 128
     metric: ClassVar[Metric] = Metric("loss")
     evaluation_batch: ClassVar[int] = 128

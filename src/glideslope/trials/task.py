@@ -88,11 +88,9 @@ class Default:
 
     Args:
         rate: centre of the first learning-rate grid.
-        warmup_fraction: share of the budget a user of this task would warm up for; 0 means none.
     """
 
     rate: float
-    warmup_fraction: float = 0.0
 
 
 class Task(ABC):

@@ -26,7 +26,7 @@ from glideslope.trials.trial import Seeds, TrialSpec
 
 TASKS = ("fashion-small", "fashion-autoencoder", "shakespeare-gru")
 """Never seen in collection, nor in selection."""
-LANGUAGE = ("shakespeare-gru",)
+LANGUAGE = ("shakespeare-gru", "ptb-lstm", "ptb-lstm-arc")
 """Where the source's settings for language hold: exponential 0.96, cyclic cosine from 14 epochs on."""
 OPTIMIZER = "adam"
 EPOCHS = 30
@@ -227,7 +227,7 @@ def _cell(question: Question, setting: Setting, system: str, factor: float) -> F
             eval_every=updates,
             looks=tuple(Look(updates * look // RANGE_TEST_LOOKS) for look in range(1, RANGE_TEST_LOOKS + 1)),
         )
-        plan = Plan({"lr": one_cycle()["lr"]})  # Adam has no momentum to cycle along
+        plan = Plan({"lr": one_cycle()["lr"]})  # no momentum along with it: Adam has none
         run = replace(base, policy=Policy(plan, None))
         tests = tuple(replace(test, seeds=each) for each in seeds)
         return SuperconvergenceCell(tests, setting.metric.higher_is_better, run)
