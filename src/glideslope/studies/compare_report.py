@@ -194,6 +194,20 @@ def _score_tables(
     return tables
 
 
+def _against(
+    cells: Sequence[Cell], counted: tuple[str, ...], directions: Mapping[str, bool], baseline: str
+) -> tuple[list[Table], dict[str, Any]]:
+    """Every schedule beside the baseline: how often it is better, and by how much."""
+    improvement = improvement_table(
+        probability_of_improvement(
+            cells, baseline, np.random.default_rng(BOOTSTRAP_SEED), schedules=counted, higher_is_better=directions
+        )
+    )
+    differences = difference_tables(cells, counted, baseline)
+    facts = {"improvement": improvement.to_json(), "differences": [table.to_json() for table in differences]}
+    return [improvement, *differences], facts
+
+
 def _ranking_sections(
     cells: Sequence[Cell],
     counted: tuple[str, ...],
@@ -208,26 +222,16 @@ def _ranking_sections(
     top = [ranking_table(nominal)]
     paired: list[Any] = [ranks]
     data: dict[str, Any] = {"ranking": nominal.to_json(), "mean_ranks": ranks.to_json()}
-    if question.num_seeds >= 2:
+    if question.num_seeds < 2:
+        paired.append("One reporting seed: nothing is tested, and no interval or expected Top-k is given.")
+    else:
         expected, coverage = _expected(cells, directions, merge)
         top.append(expected_table(expected, coverage))
         data["expected"] = expected_json(expected, coverage)
-    else:
-        paired.append("One reporting seed: nothing is tested, and no expected Top-k is given.")
-    if len(counted) > 1:
-        against = baseline if baseline in counted else counted[0]
-        improvement = improvement_table(
-            probability_of_improvement(
-                cells, against, np.random.default_rng(BOOTSTRAP_SEED), schedules=counted, higher_is_better=directions
-            )
-        )
-        paired.append(improvement)
-        data["improvement"] = improvement.to_json()
-        if question.num_seeds >= 2:
-            differences = difference_tables(cells, counted, against)
-            paired += differences
-            data["differences"] = [table.to_json() for table in differences]
-    if question.num_seeds >= 2:
+        if len(counted) > 1:
+            tables, facts = _against(cells, counted, directions, baseline if baseline in counted else counted[0])
+            paired += tables
+            data |= facts
         detectable = detectable_table(cells, schedules=counted, metrics=metrics)
         paired.append(detectable)
         data["detectable"] = detectable.to_json()
