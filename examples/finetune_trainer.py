@@ -68,7 +68,7 @@ def main():
     data = {"remove_unused_columns": False, "dataloader_pin_memory": False, "use_cpu": True}
     arguments = transformers.TrainingArguments(tempfile.mkdtemp(), **run, **quiet, **data)
     accuracy = {"compute_metrics": lambda found: {"accuracy": (found.predictions.argmax(1) == found.label_ids).mean()}}
-    trainer = transformers.Trainer(model, arguments, collate, train, test, callbacks=[watch, callback], **accuracy)
+    trainer = transformers.Trainer(model, arguments, collate, train, test, callbacks=[callback, watch], **accuracy)
     trainer.train()
     scheduler, over = callback.scheduler, watch.ended - watch.began - options.budget.limit
     print(f"landed at rate {scheduler.get_last_lr()[0]:.3g} after {scheduler.last_epoch} updates")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,8 +98,20 @@ def printed(name, run):
     return done.stdout
 
 
+def patiently(check, *arguments):
+    """A check of a run of a second or two, of which a busy machine may take one: one of three must hold."""
+    for _ in range(2):
+        with suppress(AssertionError):
+            return check(*arguments)
+    return check(*arguments)
+
+
 def landed(name, run):
     """What an example prints, after a check that it landed where it should, and in time."""
+    return patiently(landed_once, name, run) if run.updates is None else landed_once(name, run)
+
+
+def landed_once(name, run):
     text = printed(name, run)
     rates = re.findall(r"landed at rate ([^\s,]+)", text)
     updates = re.findall(r"([0-9]+) updates", text)
@@ -127,8 +140,12 @@ def test_the_plain_loop_goes_on_where_it_stopped(tmp_path):
 
 
 def test_a_time_is_what_the_stopwatch_says_less_reserve_and_evaluations():
+    patiently(check_the_stopwatch)
+
+
+def check_the_stopwatch():
     (run,) = RUNS["wall_clock.py"]
-    text = landed("wall_clock.py", run)
+    text = landed_once("wall_clock.py", run)
     assert "the budget is now 2.5sec reserve 0.5sec" in text
     trained, since_start = re.search(r"trained for ([0-9.]+) s.* ([0-9.]+) s after the start", text, re.DOTALL).groups()
     assert 2.0 <= float(trained) < 2.0 + LATEST_MS / 1000

@@ -17,12 +17,12 @@ from glideslope.trials.store import FILE, Store
 STUDY = ("--optimizers", "sgdm", "--budgets", "5%", "--schedules", "rex,linear,none", "--seeds", "1")
 
 
-def start(folder, *arguments):
+def start(folder, *arguments, **variables):
     """A `glideslope compare` with one worker, in a process group of its own, as a terminal would have it."""
     return subprocess.Popen(
         [*COMMAND, "compare", *arguments, "--workers", "1", "--executor", "processes"],
         cwd=folder,
-        env=command_environment(),
+        env=command_environment() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -30,13 +30,13 @@ def start(folder, *arguments):
     )
 
 
-def count_stored(folder):
+def count_rows(folder, table):
     try:
         connection = sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True)
     except sqlite3.OperationalError:
         return 0
     try:
-        return connection.execute("SELECT count(*) FROM trials").fetchone()[0]
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
     except sqlite3.OperationalError:
         return 0
     finally:
@@ -45,7 +45,7 @@ def count_stored(folder):
 
 def wait_for_trials(process, folder, number):
     deadline = time.monotonic() + 60
-    while count_stored(folder) < number:
+    while count_rows(folder, "trials") < number:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no trial was stored"
         time.sleep(0.05)
@@ -61,12 +61,12 @@ def stored(folder):
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
 def test_a_study_that_was_stopped_and_resumed_equals_an_uninterrupted_one(blow, tmp_path, glideslope):
-    task = "tiny_tasks:Slow"
-    process = start(tmp_path, task, *STUDY, "--out", "stopped")
+    task = "tiny_tasks:Halting"
+    process = start(tmp_path, task, *STUDY, "--out", "stopped", TINY_MODELS=str(tmp_path / "models"))
     try:
         wait_for_trials(process, tmp_path / "stopped", 3)
         (os.killpg if blow == signal.SIGINT else os.kill)(process.pid, blow)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     if blow == signal.SIGINT:
@@ -94,12 +94,12 @@ def test_ctrl_c_while_workers_start_is_clean(tmp_path):
     process = start(tmp_path, "tiny_tasks:Hours", *STUDY, "--out", "runs")
     try:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "runs" / FILE).exists():
+        while count_rows(tmp_path / "runs", "claims") < 1:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(0.5)  # the worker is importing now, or about to
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

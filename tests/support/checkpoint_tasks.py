@@ -31,12 +31,17 @@ def position(checkpoint: Path) -> int:
 
 @dataclass(frozen=True)
 class Counting(Dense):
-    """Writes a byte into the file that TINY_COUNTER names, for every update."""
+    """Writes a byte into the file that TINY_COUNTER names, for every update.
+
+    Where TINY_LIMIT is a number, it waits for its end before the file has more bytes.
+    """
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
         if "TINY_COUNTER" in os.environ:
             with open(os.environ["TINY_COUNTER"], "ab") as file:
                 file.write(b".")
+                if file.tell() > float(os.environ.get("TINY_LIMIT", "inf")):
+                    time.sleep(3600)
         return super().loss(model, batch, noise)
 
 
@@ -183,7 +188,7 @@ class Dying(Counting):
     def _consider(self) -> None:
         done = Path(os.environ["TINY_COUNTER"]).stat().st_size if Path(os.environ["TINY_COUNTER"]).exists() else 0
         if done > 100:
-            time.sleep(0.01)  # a checkpoint is due after twenty times what the last one took to write
+            time.sleep(0.1)  # a checkpoint is due after twenty times what the last one took to write
             if any(position(path) >= 100 for path in Path(os.environ["TINY_CHECKPOINTS"]).glob("*.safetensors")):
                 Path(os.environ["TINY_MARKER"]).write_text(str(done))
                 os.kill(os.getpid(), signal.SIGKILL)

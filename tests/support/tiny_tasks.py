@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -125,6 +125,21 @@ class Raising(Regression):
         raise RuntimeError("<b>no loss today</b>")
 
 
+class Clock:
+    """In a test: time passes for trials in this process while a task sleeps, and never else."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(f"{__name__}.time", self)
+        monkeypatch.setattr("glideslope.trials.run.time", self)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
 @dataclass(frozen=True)
 class Slow(Regression):
     """Every update takes a while."""
@@ -133,6 +148,32 @@ class Slow(Regression):
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
         time.sleep(self.seconds)
+        return super().loss(model, batch, noise)
+
+
+@dataclass(frozen=True)
+class Halting(Slow):
+    """Where TINY_MODELS names a file, the sixth trial and all later ones wait for their end.
+
+    Who wants to stop a study in the middle is never too late.
+    """
+
+    def model(self, seed: int) -> nn.Module:
+        if "TINY_MODELS" in os.environ:
+            with open(os.environ["TINY_MODELS"], "ab") as file:
+                file.write(b".")
+                if file.tell() > 5:
+                    time.sleep(3600)
+        return super().model(seed)
+
+
+@dataclass(frozen=True)
+class Gated(Regression):
+    """Where TINY_GATE names a file, training waits until it is there."""
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        while "TINY_GATE" in os.environ and not Path(os.environ["TINY_GATE"]).exists():
+            time.sleep(0.005)
         return super().loss(model, batch, noise)
 
 

@@ -64,10 +64,12 @@ def train(rank, folder, budget):
     }
 
 
-def work(rank, folder, port):
+def work(rank, folder):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"}
+    # By a file: a free port may be somebody else's by the time that all have come.
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     runs = [train(rank, folder, budget) for budget in ("20sec", "320tok")]
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(runs, file)

@@ -78,10 +78,12 @@ def drive(
     checkpoint_seconds: float = 60.0,
     variables: Mapping[str, str] | None = None,
     company: int = 1,
+    allowance: Path | None = None,
 ) -> None:
     """What a driver does: all of the study that is missing. Every start of a trial is one line of the log.
 
-    With ``company`` no driver runs a trial before so many drivers have one: a late driver is not left without.
+    With ``company`` no driver runs a trial before so many drivers have one: a late driver is not left without. With
+    ``allowance``, a file, none is run beyond as many starts as it says: a late killer is not left without.
     """
     os.environ.update(variables or {})
     torch.set_num_threads(1)
@@ -89,11 +91,11 @@ def drive(
         # The workers too; nothing has started threads here that a fork could catch in mid-flight.
         multiprocessing.get_context = lambda method=None: multiprocessing.context._concrete_contexts["fork"]
     with EXECUTORS[kind]() as executor, Store(folder) as store:
-        _log_starts(executor, log, company)
+        _log_starts(executor, log, company, allowance)
         run_study(cells, store, executor, checkpoint_seconds=checkpoint_seconds)
 
 
-def _log_starts(executor: Executor, log: Path, company: int) -> None:
+def _log_starts(executor: Executor, log: Path, company: int, allowance: Path | None) -> None:
     begin = executor.begin
 
     def begin_logged(admit: Any, checkpoints: Any) -> None:
@@ -103,6 +105,7 @@ def _log_starts(executor: Executor, log: Path, company: int) -> None:
                 file.write(" ".join([str(os.getpid()), *(spec.trial_id for spec in admitted)]) + "\n")
             if admitted:
                 wait_until(lambda: len({start.driver for start in started(log)}) >= company)
+                wait_until(lambda: allowance is None or len(started(log)) <= int(allowance.read_text()), 3600)
             return admitted
 
         begin(admit_logged, checkpoints)

@@ -30,7 +30,7 @@ def alive(pid):
         return False
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=200.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -109,7 +109,7 @@ class TestWorkers:
             executor._feed()
             (pid,) = [worker.process.pid for worker in executor._workers]
             started = time.monotonic()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 300
         assert not alive(pid)
 
     def test_a_driver_that_dies_takes_its_workers_with_it(self, tmp_path):
@@ -133,7 +133,7 @@ class TestWorkers:
             worker = int(driver.stdout.readline())
             assert alive(worker)
             driver.kill()
-            driver.wait(10)
+            driver.wait(100)
             wait_until(lambda: not alive(worker))
         finally:
             driver.kill()

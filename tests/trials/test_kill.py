@@ -45,25 +45,34 @@ class Battle:
 
     def __init__(self, server, cells, folder, kind, seed):
         self.server, self.cells, self.kind = server, cells, kind
-        self.folder, self.log = folder / "store", folder / "log"
+        self.folder, self.log, self.allowance = folder / "store", folder / "log", folder / "allowance"
         self.random = random.Random(seed)
         self.allowed = 0
         self.kills = 0
         self.before = {}
 
     def driver(self):
-        return running(self.server.Process(target=drive, args=(self.cells, self.folder, self.kind, self.log)))
+        self.allow(len(started(self.log)) + 1)
+        arguments = (self.cells, self.folder, self.kind, self.log)
+        return running(self.server.Process(target=drive, args=arguments, kwargs={"allowance": self.allowance}))
+
+    def allow(self, number):
+        """So many starts in all; then whoever wants to kill has time."""
+        draft = self.allowance.with_suffix(".draft")
+        draft.write_text(str(number))
+        draft.replace(self.allowance)
 
     def wait(self, process, most_starts):
         """Until a random number of trials more has been started, and for a random moment in the middle of one."""
         wanted = len(started(self.log)) + self.random.randint(0, most_starts)
+        self.allow(wanted + 1)
         wait_until(lambda: len(started(self.log)) >= wanted or not process.is_alive())
         time.sleep(self.random.uniform(0.0, 0.03))
 
     def kill_driver(self, most_starts):
         with self.driver() as process:
             self.wait(process, most_starts)
-            assert process.is_alive(), "the study was over before it could be killed: make it longer"
+            assert process.is_alive()
             kill(process.pid)
             process.join()
             assert process.exitcode == -9
@@ -80,6 +89,7 @@ class Battle:
                 wait_until(lambda: children(process.pid))
                 kill(self.random.choice(children(process.pid)))
                 self.kills += 1
+            self.allow(10**9)
             process.join()
             assert process.exitcode == 0
         self.check()
@@ -95,6 +105,7 @@ class Battle:
     def finish(self):
         """Run what is left, undisturbed."""
         with self.driver() as process:
+            self.allow(10**9)
             process.join()
             assert process.exitcode == 0
         self.check()
@@ -137,15 +148,16 @@ def test_a_long_trial_goes_on_from_its_last_checkpoint(server, tmp_path):
     """Killed again and again, it computes no update before the last checkpoint again, and ends in the same bits."""
     updates = 4000
     counter = tmp_path / "updates"
-    variables = {"TINY_COUNTER": str(counter)}
     spec = make_spec("checkpoint_tasks:Counting", "rex", optimizer="adam", updates=updates, eval_every=100)
     folder, log = tmp_path / "store", tmp_path / "log"
     checkpoint = folder / "checkpoints" / f"{spec.trial_id}.safetensors"
     generator = random.Random(2)
-    arguments = ([Chain((spec,))], folder, "in-process", log, 0.02, variables)
+    arguments = ([Chain((spec,))], folder, "in-process", log, 0.02)
     positions = [0]
     while len(positions) < 5:
-        with running(server.Process(target=drive, args=arguments)) as process:
+        limit = (counter.stat().st_size if counter.exists() else 0) + updates // 5  # it cannot end before the last life
+        variables = {"TINY_COUNTER": str(counter), "TINY_LIMIT": str(limit)}
+        with running(server.Process(target=drive, args=(*arguments, variables))) as process:
             wait_until(lambda: position(checkpoint) > positions[-1])
             time.sleep(generator.uniform(0.0, 0.02))
             assert process.is_alive()
@@ -153,7 +165,7 @@ def test_a_long_trial_goes_on_from_its_last_checkpoint(server, tmp_path):
             process.join()
         positions.append(position(checkpoint))
     counter.unlink()
-    with running(server.Process(target=drive, args=arguments)) as process:
+    with running(server.Process(target=drive, args=(*arguments, {"TINY_COUNTER": str(counter)}))) as process:
         process.join()
     assert positions == sorted(positions)
     assert counter.stat().st_size == updates - positions[-1] < updates

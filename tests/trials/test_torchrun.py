@@ -58,7 +58,7 @@ def shared(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     return [{name: Record.from_json(data) for name, data in records.items()} for records in found]

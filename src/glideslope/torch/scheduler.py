@@ -442,7 +442,8 @@ class BudgetScheduler(LRScheduler):
         if not is_distributed() or not self._meter.counts_time:
             return
         meter = self._meter
-        progress, exhausted, *spending = agree_on([meter.progress, meter.exhausted, *meter.spending()])
+        # In this order: time may run out between two readings of the clock, and who is exhausted has progress 1.
+        exhausted, progress, *spending = agree_on([meter.exhausted, meter.progress, *meter.spending()])
         meter.load_spending(spending)
         self._agreed = progress, bool(exhausted)
 
