@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -277,3 +278,38 @@ def test_coverage_can_be_measured_where_nothing_can_be_fitted():
     coverage = measure_coverage(cells, np.random.default_rng(0), num_studies=10)
     assert (coverage.model.task_std, coverage.model.cell_std) == (0.0, 0.0)
     assert math.isnan(coverage.top1["high"])
+
+
+class TestTwins:
+    """A plateau that never fell is the run of none: it must not carry the step schedule to none's place."""
+
+    merge: ClassVar = {"step": ("step", "plateau")}
+    falls_never: ClassVar = {
+        "none": [2.0, 2.2],
+        "step": [9.0, 9.1],
+        "plateau": [2.0, 2.2],
+        "linear": [1.0, 1.1],
+        "cosine": [3.0, 3.1],
+        "rex": [4.0, 4.1],
+    }
+
+    def test_it_does_not_count_as_step(self):
+        cells = [cell(self.falls_never)]
+        counts = nominal_ranking(cells, merge=self.merge).counts
+        assert [counts[name]["overall"].top3 for name in ("none", "step", "linear", "cosine", "rex")] == [1, 0, 1, 1, 0]
+        assert mean_ranks(cells, merge=self.merge).by_regime["overall"].tolist() == [2, 5, 1, 3, 4]
+        expected = expected_ranking(cells, np.random.default_rng(0), merge=self.merge).shares
+        assert expected["step"]["overall"].top3.value == 0
+
+    def test_one_that_fell_at_one_seed_does(self):
+        cells = [cell(self.falls_never | {"plateau": [2.0, 2.3]})]
+        counts = nominal_ranking(cells, merge=self.merge).counts
+        assert (counts["step"]["overall"].top1, counts["step"]["overall"].top3) == (0, 1)
+
+    def test_without_a_merge_all_stand_for_themselves(self):
+        assert nominal_ranking([cell(self.falls_never)]).counts["plateau"]["overall"].top3 == 1
+
+    def test_a_cell_without_a_step_schedule(self):
+        without = {name: scores for name, scores in self.falls_never.items() if name != "step"}
+        counts = nominal_ranking([cell(self.falls_never), cell(without, budget=10.0)], merge=self.merge).counts
+        assert counts["step"]["overall"].top3 == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +163,31 @@ def grouping(schedules: Sequence[str], merge: Merge | None = None) -> Grouping:
     return Grouping(names, tuple(tuple(index[member] for member in merges.get(name, (name,))) for name in names))
 
 
+def without_twins(cells: Sequence[Cell], merge: Merge | None = None) -> list[Cell]:
+    """Cells in which no run counts twice: under a merged name, and as the schedule outside of the merge that it is.
+
+    A plateau that has no time to fall is the run of no schedule at all. Merged with a step schedule by the better
+    score, it would put the step schedule where none stands. In such a cell it has the scores of the merge's first
+    member instead.
+
+    >>> from glideslope.report.results import Result, group
+    >>> scores = (("none", 1.0), ("step", 2.0), ("plateau", 1.0))
+    >>> cells = group(Result("t", "sgdm", "5%", 0.05, name, 0, score) for name, score in scores)
+    >>> without_twins(cells, {"step": ("step", "plateau")})[0].scores["plateau"]
+    {0: 2.0}
+    """
+    found = []
+    for cell in cells:
+        scores = dict(cell.scores)
+        for first, *others in (merge or {}).values():
+            outside = [cell.scores[name] for name in cell.scores if name not in (first, *others)]
+            for member in others:
+                if first in scores and cell.scores.get(member) in outside:
+                    scores[member] = cell.scores[first]
+        found.append(replace(cell, scores=scores))
+    return found
+
+
 def mean_losses(cells: Sequence[Cell], groups: Grouping, higher_is_better: Direction = False) -> NDArray[np.float64]:
     """Mean loss over seeds of everything that competes, +inf where any seed diverged. Returns: (num_cells, num_groups).
 
@@ -216,6 +241,7 @@ def nominal_ranking(
 
     Source: Chen, Wolfe, Kyrillidis, "REX: Revisiting Budgeted Training with an Improved Schedule", MLSys 2022, Table 1.
     """
+    cells = without_twins(cells, merge)
     groups = grouping(schedule_names(cells), merge)
     top1, top3 = top_masks(mean_losses(cells, groups, higher_is_better))
     low = np.array([cell.regime == "low" for cell in cells])
@@ -266,6 +292,7 @@ def cell_ranks(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def mean_ranks(cells: Sequence[Cell], *, higher_is_better: Direction = False, merge: Merge | None = None) -> MeanRanks:
     """Average the ranks within cells over the cells of each regime, and over those of each task."""
+    cells = without_twins(cells, merge)
     groups = grouping(schedule_names(cells), merge)
     ranks = cell_ranks(mean_losses(cells, groups, higher_is_better))
     low = np.array([cell.regime == "low" for cell in cells])
@@ -306,6 +333,7 @@ def expected_ranking(
     Section 4, for intervals by resampling runs within tasks; Davison and Hinkley, "Bootstrap Methods and their
     Application", 1997, Section 3.8, for resampling a hierarchy.
     """
+    cells = without_twins(cells, merge)
     schedules = schedule_names(cells)
     groups = grouping(schedules, merge)
     data = panel(cells, schedules, higher_is_better)

@@ -36,6 +36,10 @@ BOOTSTRAP_SEED = 0
 
 MERGE = {"step": ("step", "plateau")}
 """The paper's Table 1 counts decay on plateau as a step schedule, by the better score."""
+MERGED = (
+    "Plateau is merged into step by the better score, as in the paper; where it never fell, its run is that of none, "
+    "and counts there alone."
+)
 
 SHAPE_POINTS = 401
 PAGE_TITLE = "Schedules compared"
@@ -236,7 +240,7 @@ def _ranking_sections(
         paired.append(detectable)
         data["detectable"] = detectable.to_json()
     outside = f" Outside the count: {', '.join(question.uncounted)}." if question.uncounted else ""
-    merged = " Plateau is merged into step by the better score, as in the paper." if merge else ""
+    merged = f" {MERGED}" if merge else ""
     note = f"The form of the REX paper's Table 1.{merged}{outside}"
     return [Section("Who wins", [note, *top]), Section("By how much, and how sure", paired)], data
 
