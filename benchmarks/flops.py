@@ -40,6 +40,7 @@ EXAMPLES = {
     "voc-yolov3": (14_896, (3, 416, 416)),
     "coco-retinanet": (113_287, (3, 256, 256)),
     "fmnist-capsnet": (55_000, (1, 28, 28)),
+    "cifar10-ncsn": (45_000, (3, 32, 32)),
 }
 """Task → training examples at full size, and the shape of one."""
 
@@ -53,6 +54,8 @@ SENTENCES = {
     "sst2": 60_615,
 }
 """Corpus of GLUE → training examples, less the tenth for validation."""
+WORDS = 929_589
+"""Of the training text of Penn Treebank."""
 PIECES = 128
 ENCODER = 12 * (4 * 768**2 + 2 * 768 * 3072)
 """Weights of BERT-base that every word piece meets."""
@@ -68,6 +71,8 @@ def forward_flops(call: Callable[[], object]) -> int:
 def _called(task: Task, model: nn.Module, inputs: Tensor) -> Callable[[], object]:
     if task.name == "mnist-vae":
         return lambda: model(inputs, torch.zeros(1, 2, device="meta"))
+    if task.name == "cifar10-ncsn":
+        return lambda: model(inputs, torch.zeros(1, dtype=torch.long, device="meta"))
     return lambda: model(inputs)
 
 
@@ -85,6 +90,15 @@ def run_flops(name: str) -> float:
     )
 
 
+def text_flops(name: str) -> float:
+    """The same of a task on Penn Treebank: a product with every weight but the embedding's, for every word."""
+    task = find_task(name)
+    with torch.device("meta"):
+        weights = {key: weight.numel() for key, weight in task.model(0).named_parameters() if weight.ndim == 2}
+    met = sum(number for key, number in weights.items() if not key.startswith("embedding"))
+    return 3.0 * 2 * met * WORDS * task.maximum_epochs
+
+
 TABLE = 1.91 * (4 + 3) * 8 * 2
 """Full runs that such a comparison is worth: the budgets add up to 1.91."""
 
@@ -95,6 +109,9 @@ def main() -> None:
     parser.add_argument("--launch-ms", type=float, default=10.0, help="what an update takes at least")
     arguments = parser.parse_args()
     rows = [(name, find_task(name), run_flops(name), EXAMPLES[name][0]) for name in EXAMPLES]
+    for name in ("ptb-lstm", "ptb-lstm-arc"):
+        task = find_task(name)
+        rows.append((name, task, text_flops(name), WORDS // task.length))
     sentences = sum(SENTENCES.values())
     rows.append(("glue-bert, 7 corpora", find_task("glue-bert"), 3.0 * 2 * ENCODER * sentences * PIECES * 3, sentences))
     print(f"{'task':24}{'epochs':>8}{'updates':>10}{'PFLOP':>10}{'run, h':>10}{'table, h':>10}")

@@ -1,8 +1,9 @@
 """What is left open to a task: order, metric, when rows are read. What comes before the budget, and out of memory."""
 
-from dataclasses import replace
+from dataclasses import re
 
 import pytest
+import replace
 import tiny_tasks
 import torch
 from specs import make_spec
@@ -122,6 +123,16 @@ class TestMemory:
 
         monkeypatch.setattr(tiny_tasks.OutOfMemory, "loss", loss)
         assert "not even one does" in run_trial(make_spec("tiny_tasks:OutOfMemory", updates=3)).error
+
+    def test_says_so_of_an_evaluation_too(self, monkeypatch):
+        def evaluate(self, model, batch, noise):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(tiny_tasks.Regression, "evaluate", evaluate)
+        error = run_trial(make_spec(updates=3)).error
+        assert re.search("evaluating [0-9]+ examples of regression at a time does not fit into memory", error)
+        monkeypatch.setattr(tiny_tasks.Regression, "evaluate", lambda *args: 1 / 0)
+        assert "ZeroDivisionError" in run_trial(make_spec(updates=3)).error
 
     def test_other_errors_stay_what_they_are(self, monkeypatch):
         def loss(self, model, batch, noise):

@@ -31,6 +31,16 @@ def explained(
     )
 
 
+def explained_evaluation(error: Exception, task: Task, size: int) -> Exception:
+    """What was raised where so many examples were evaluated; where memory ran out, an error that says what to do."""
+    if not is_of_memory(error):
+        return error
+    return MemoryError(
+        f"evaluating {size} examples of {task.name} at a time does not fit into memory. Take a device with more, "
+        "or a task of your own with a smaller `evaluation_batch`; what evaluation draws belongs to it."
+    )
+
+
 def _largest(task: Task, model: nn.Module, batch: Batch, noise: Noise, arithmetic: Arithmetic) -> int:
     """The largest of a half, a quarter, … of the batch whose gradient can be computed; 0 if none can."""
     size = len(batch[0])

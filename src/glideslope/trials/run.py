@@ -34,7 +34,7 @@ from glideslope.trials.device import exact
 from glideslope.trials.full_gradient import full_gradient_norm
 from glideslope.trials.looks import AveragesOnTheWay, Look
 from glideslope.trials.lookup import data_sha256, find_task, task_params
-from glideslope.trials.memory import explained
+from glideslope.trials.memory import explained, explained_evaluation
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
 from glideslope.trials.task import Batch, Column, Labelled, Part, Task
@@ -468,7 +468,11 @@ def evaluate(
             continue
         batch = tuple(tensor[start : start + task.evaluation_batch] for tensor in split)
         draws = task.noise(generator(seeds.noise, Stream.EVALUATION, chunk), len(batch[0]))
-        values = arithmetic.evaluate(task, model, batch, {name: torch.from_numpy(draw) for name, draw in draws.items()})
+        noise = {name: torch.from_numpy(draw) for name, draw in draws.items()}
+        try:
+            values = arithmetic.evaluate(task, model, batch, noise)
+        except (RuntimeError, MemoryError) as error:
+            raise explained_evaluation(error, task, len(batch[0])) from error
         for name in sums:
             sums[name] += float(values[name].sum(dtype=torch.float64))
         if task.metric.over_split is not None:
