@@ -1,9 +1,9 @@
 """What is left open to a task: order, metric, when rows are read. What comes before the budget, and out of memory."""
 
-from dataclasses import re
+import re
+from dataclasses import replace
 
 import pytest
-import replace
 import tiny_tasks
 import torch
 from specs import make_spec
