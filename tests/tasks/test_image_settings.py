@@ -1,5 +1,6 @@
 """The papers' settings of image classification: sizes as published, recipes, crops, and every task in use."""
 
+import importlib
 import inspect
 import math
 
@@ -60,6 +61,14 @@ def data_folder(tmp_path_factory):
         patched.setenv("GLIDESLOPE_DATA", str(folder))
         patched.setenv("GLIDESLOPE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def torchvision_module(name):
+    """A part of torchvision, where it is installed and loads: one for GPUs does not beside a PyTorch without."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{name}: {error}")
 
 
 def size(module: nn.Module) -> int:
@@ -178,12 +187,12 @@ class TestNetworks:
 
     @pytest.mark.parametrize(("depth", "side"), [(18, 224), (50, 96), (101, 64)])
     def test_logits_are_those_of_torchvision(self, depth, side):
-        models = pytest.importorskip("torchvision.models")
+        models = torchvision_module("torchvision.models")
         theirs = getattr(models, f"resnet{depth}")()
         self.check_same(residual.imagenet_resnet(depth), theirs, side)
 
     def test_convolutions_of_vgg_are_those_of_torchvision(self):
-        models = pytest.importorskip("torchvision.models")
+        models = torchvision_module("torchvision.models")
         self.check_same(vgg16()[:-2], models.vgg16_bn().features, 32)
 
     @staticmethod
@@ -233,7 +242,7 @@ class TestCrops:
 
     @pytest.mark.parametrize(("top", "left", "height", "width"), [(0, 0, 40, 60), (7, 11, 20, 33), (30, 0, 10, 60)])
     def test_parts_are_those_of_torchvision(self, top, left, height, width):
-        transforms = pytest.importorskip("torchvision.transforms.functional")
+        transforms = torchvision_module("torchvision.transforms.functional")
         images = torch.rand(2, 3, 40, 60)
         expected = transforms.resized_crop(images, top, left, height, width, [24, 24], antialias=False)
         box = torch.tensor([[left / 60, top / 40, width / 60, height / 40]]).expand(2, 4)
@@ -272,7 +281,7 @@ class TestCrops:
         np.testing.assert_allclose(boxes[1], [0, (1 - wide) / 2, high, wide], rtol=1e-5)
 
     def test_random_parts_are_as_large_as_torchvisions(self):
-        transforms = pytest.importorskip("torchvision.transforms")
+        transforms = torchvision_module("torchvision.transforms")
         torch.manual_seed(0)
         picture = torch.empty(3, 600, 900)
         theirs = np.array(
