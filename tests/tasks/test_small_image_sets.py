@@ -99,7 +99,9 @@ class TestForms:
         assert_holds(arrays, colour)
 
     @pytest.mark.parametrize("ending", ["", ".gz"])
-    @pytest.mark.parametrize(("file", "name"), [(MNIST, "MNIST"), (FASHION_MNIST, "FashionMNIST")], ids=str)
+    @pytest.mark.parametrize(
+        ("file", "name"), [(MNIST, "MNIST"), (FASHION_MNIST, "FashionMNIST")], ids=["MNIST", "Fashion-MNIST"]
+    )
     def test_idx_files_where_torchvision_puts_them(self, file, name, ending, folder, grey):
         write_idx(folder / name / "raw", grey, ending)
         arrays = file.arrays()
