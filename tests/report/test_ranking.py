@@ -309,6 +309,14 @@ class TestTwins:
     def test_without_a_merge_all_stand_for_themselves(self):
         assert nominal_ranking([cell(self.falls_never)]).counts["plateau"]["overall"].top3 == 1
 
+    def test_the_order_of_members_does_not_matter(self):
+        counts = nominal_ranking([cell(self.falls_never)], merge={"step": ("plateau", "step")}).counts
+        assert counts["step"]["overall"].top3 == 0
+
+    def test_one_that_only_ties_with_another_schedule_is_its_own(self):
+        scores = self.falls_never | {"plateau": [1.0, 1.1]}  # linear's
+        assert nominal_ranking([cell(scores)], merge=self.merge).counts["step"]["overall"].top1 == 1
+
     def test_a_cell_without_a_step_schedule(self):
         without = {name: scores for name, scores in self.falls_never.items() if name != "step"}
         counts = nominal_ranking([cell(self.falls_never), cell(without, budget=10.0)], merge=self.merge).counts

@@ -104,7 +104,7 @@ def _log_starts(executor: Executor, log: Path, company: int, allowance: Path | N
             with log.open("a") as file:  # one write: lines of several drivers do not mix
                 file.write(" ".join([str(os.getpid()), *(spec.trial_id for spec in admitted)]) + "\n")
             if admitted:
-                wait_until(lambda: len({start.driver for start in started(log)}) >= company)
+                wait_until(lambda: len({start.driver for start in started(log)}) >= company, 600)
                 wait_until(lambda: allowance is None or len(started(log)) <= int(allowance.read_text()), 3600)
             return admitted
 

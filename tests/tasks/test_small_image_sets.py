@@ -168,11 +168,22 @@ class TestBad:
         for entries, said in (
             ({"labels": [1]}, "KeyError: b'data'"),
             ({"data": np.zeros((1, 100), np.uint8), "labels": [1]}, "cannot reshape"),
+            ({"data": np.zeros((1, 3072), np.uint8), "labels": [1, 2]}, "1 images, but 2 labels"),
             ({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, "2 images, but 1 labels"),
         ):
             file.write_bytes(pickled_by_python_2(entries))
             with pytest.raises(DataFormatError, match=said):
                 CIFAR10.arrays()
+
+    @pytest.mark.parametrize(
+        "data",
+        [np.full((1, 3072), 300), np.zeros((1, 3072), [("a", object)]), np.zeros((3072, 2), np.uint8).T, b"0" * 3072],
+    )
+    def test_only_bytes_row_by_row_are_taken_for_images(self, data, folder, colour):
+        file = write_python_version(folder, colour) / "data_batch_1"
+        file.write_bytes(pickle.dumps({b"data": data, b"labels": [1]}, protocol=3))
+        with pytest.raises(DataFormatError, match="data_batch_1 is cut short, or no pickled images"):
+            CIFAR10.arrays()
 
     def test_binary_records_cut_within_an_image(self, folder, colour):
         file = write_binary_version(folder, colour) / "data_batch_2.bin"
@@ -193,6 +204,7 @@ class TestBad:
             (bytes((0, 0, 13, 1, 0, 0, 0, 0)), "no IDX file of bytes"),
             (bytes((0, 0, 8, 1, 0, 0, 0, 9, 1, 2)), r"has 2 bytes behind its head, which promises an array of \[9\]"),
             (bytes((0, 0, 8, 3, 0, 0)), "cannot be read"),
+            (bytes((0, 0, 8, 0, 1)), "no IDX file of bytes"),
             (idx_bytes(np.zeros((10, 30, 30), np.uint8)), r"train images are of shape \(1, 30, 30\)"),
         ],
     )

@@ -31,7 +31,7 @@ def data(data: Data = None, as_json: AsJson = False) -> None:
     typer.echo(Table("Data sets", ("data set", "state", "size", "tasks"), tuple(rows), note).to_text())
     for one in found:
         if not one.is_there or one.doubt:
-            typer.echo(f"\n{one.name}{f' ({one.doubt})' if one.doubt else ''}: {one.obtain}")
+            typer.echo(f"\n{_name(one)}{f' ({one.doubt})' if one.doubt else ''}: {one.obtain}")
 
 
 def _name(found: Found) -> str:

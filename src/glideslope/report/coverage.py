@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glideslope.report.panel import REGIMES, Design, Direction, panel, schedule_names
-from glideslope.report.ranking import Grouping, Merge, grouping, share_intervals, top_masks
+from glideslope.report.ranking import Grouping, Merge, grouping, share_intervals, top_masks, without_twins
 from glideslope.report.results import Cell
 from glideslope.report.statistics import residual_variation
 
@@ -139,6 +139,7 @@ def measure_coverage(
     Source: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, Section 5.4, for measuring coverage by
     simulation.
     """
+    cells = without_twins(cells, merge)
     schedules = schedule_names(cells)
     groups = grouping(schedules, merge)
     data = panel(cells, schedules, higher_is_better)

@@ -28,6 +28,9 @@ from glideslope.report.results import Cell
 Merge = Mapping[str, Sequence[str]]
 """New name → the schedules it stands for; in each cell it has the better score (mean over seeds) among them."""
 
+NONE = "none"
+"""What a comparison calls the constant rate."""
+
 TIE_TOLERANCE = 1e-12
 """Means closer than this, relative to the largest in their cell, tie: (0.1 + 0.5) / 2 must equal (0.2 + 0.4) / 2."""
 
@@ -164,11 +167,11 @@ def grouping(schedules: Sequence[str], merge: Merge | None = None) -> Grouping:
 
 
 def without_twins(cells: Sequence[Cell], merge: Merge | None = None) -> list[Cell]:
-    """Cells in which no run counts twice: under a merged name, and as the schedule outside of the merge that it is.
+    """Cells in which no run counts twice: under a merged name, and as no schedule.
 
     A plateau that has no time to fall is the run of no schedule at all. Merged with a step schedule by the better
-    score, it would put the step schedule where none stands. In such a cell it has the scores of the merge's first
-    member instead.
+    score, it would put the step schedule where "none" stands. In such a cell it has the scores of another member
+    instead; where all members are that run, or "none" is not compared, nothing is changed.
 
     >>> from glideslope.report.results import Result, group
     >>> scores = (("none", 1.0), ("step", 2.0), ("plateau", 1.0))
@@ -179,11 +182,13 @@ def without_twins(cells: Sequence[Cell], merge: Merge | None = None) -> list[Cel
     found = []
     for cell in cells:
         scores = dict(cell.scores)
-        for first, *others in (merge or {}).values():
-            outside = [cell.scores[name] for name in cell.scores if name not in (first, *others)]
-            for member in others:
-                if first in scores and cell.scores.get(member) in outside:
-                    scores[member] = cell.scores[first]
+        for members in (merge or {}).values():
+            here = [member for member in members if member in scores]
+            if NONE not in scores or NONE in here:
+                continue
+            own = [member for member in here if cell.scores[member] != cell.scores[NONE]]
+            if own:
+                scores |= {member: cell.scores[own[0]] for member in here if member not in own}
         found.append(replace(cell, scores=scores))
     return found
 

@@ -14,7 +14,7 @@ from glideslope.report import figures, published
 from glideslope.report.coverage import Coverage, measure_coverage
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Figure, Provenance, Section
-from glideslope.report.ranking import ExpectedRanking, expected_ranking, mean_ranks, nominal_ranking
+from glideslope.report.ranking import NONE, ExpectedRanking, expected_ranking, mean_ranks, nominal_ranking
 from glideslope.report.results import Cell, complete_part, group, percent
 from glideslope.report.statistics import probability_of_improvement
 from glideslope.report.study_tables import (
@@ -240,7 +240,7 @@ def _ranking_sections(
         paired.append(detectable)
         data["detectable"] = detectable.to_json()
     outside = f" Outside the count: {', '.join(question.uncounted)}." if question.uncounted else ""
-    merged = f" {MERGED}" if merge else ""
+    merged = f" {MERGED}" if merge and NONE in counted else ""
     note = f"The form of the REX paper's Table 1.{merged}{outside}"
     return [Section("Who wins", [note, *top]), Section("By how much, and how sure", paired)], data
 

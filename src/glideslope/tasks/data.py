@@ -91,10 +91,9 @@ class DataFile:
 
     @property
     def present(self) -> DataFile:
-        """Itself, or the layout of it that is there: whole rather than in parts."""
+        """Itself, or the layout of it that is there: the one that lacks least."""
         there = [(form, form.path) for form in (self, *self.layouts) if form.path and form.path.exists()]
-        whole = [form for form, path in there if not form.missing_parts(path)]
-        return next(iter([*whole, *(form for form, _ in there), self]))
+        return min(there, key=lambda found: len(found[0].missing_parts(found[1])), default=(self, None))[0]
 
     def _own_arrays(self) -> dict[str, NDArray[Any]]:
         path = self.path

@@ -71,10 +71,15 @@ def look_for_all() -> list[Found]:
 def _look_for(file: DataFile) -> Found:
     form = file.present
     path = form.path
-    way = " Or `pip install datasets`, and it is downloaded when a task needs it." if file.download else ""
+    is_there = path is not None and path.exists()
+    way = (
+        " Or `pip install datasets`, and it is downloaded when a task needs it."
+        if file.download and not is_there
+        else ""
+    )
     known = "as used here" if form.sha256 else "as published" if form.md5 else ""
     layout = "" if form is file else form.name
-    found = Found(file.name, path, path is not None and path.exists(), file.obtain + way, known, layout)
+    found = Found(file.name, path, is_there, form.obtain + way, known, layout)
     if path is None or not found.is_there:
         return found
     if missing := form.missing_parts(path):

@@ -60,7 +60,7 @@ def idx(path: Path) -> NDArray[np.uint8]:
         DataFormatError: it is another file, or cut short.
     """
     contents = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if len(contents) < 4 or contents[:3] != bytes((0, 0, _IDX_BYTES)):
+    if len(contents) < 4 or contents[:3] != bytes((0, 0, _IDX_BYTES)) or not contents[3]:
         raise DataFormatError(
             f"{path.name} is no IDX file of bytes: it begins with {contents[:4].hex(' ') or 'nothing'}"
         )
@@ -90,7 +90,7 @@ def pickled_batch(path: Path, labels: str) -> tuple[NDArray[np.uint8], NDArray[n
     try:
         with path.open("rb") as file:
             found = _Arrays(file, encoding="bytes").load()
-        images = np.asarray(found[b"data"], np.uint8).reshape(-1, 3, 32, 32)
+        images = found[b"data"].values().reshape(-1, 3, 32, 32)
         numbers = np.array(found[labels.encode()], np.int64)
     # Whatever the unpickler stumbles over in bytes that are none of its own.
     except Exception as error:
@@ -102,14 +102,40 @@ def pickled_batch(path: Path, labels: str) -> tuple[NDArray[np.uint8], NDArray[n
     return images, numbers
 
 
+class _Dtype:
+    """Stands for NumPy's: unsigned bytes alone. NumPy's own believes what a pickle says of memory."""
+
+    def __init__(self, kind: str | bytes, *_: Any) -> None:
+        if kind not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"its array is of {kind!r}, and not of bytes")
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Array:
+    """Stands for NumPy's, and keeps what a pickle says of it."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.dtype, self.by_column, self.raw = state
+
+    def values(self) -> NDArray[np.uint8]:
+        if not isinstance(self.dtype, _Dtype) or not isinstance(self.raw, bytes) or self.by_column:
+            raise pickle.UnpicklingError("its array is not of bytes, row by row")
+        return np.frombuffer(self.raw, np.uint8).reshape(self.shape)
+
+
 class _Arrays(pickle.Unpickler):
-    """Makes arrays of numbers, and what pickle makes without help: lists, dictionaries, numbers and text."""
+    """Makes lists, dictionaries, numbers, text and arrays of bytes, and runs nothing that a file names."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]  # under its public roof, wherever this NumPy keeps it
+            return _Array
         if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+            return _Array if name == "ndarray" else _Dtype
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 

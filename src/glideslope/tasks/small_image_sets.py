@@ -115,7 +115,7 @@ def _archive(layout: str) -> str:
 
 
 def _idx_layouts(folder: str, set_name: str, md5: tuple[str, ...]) -> tuple[DataFile, ...]:
-    """Four IDX files, compressed or not, where torchvision puts them.
+    """Four IDX files, compressed or not, where torchvision puts them: the compressed ones have known checksums.
 
     Args:
         folder: in the data folder.
@@ -125,7 +125,6 @@ def _idx_layouts(folder: str, set_name: str, md5: tuple[str, ...]) -> tuple[Data
     obtain = f"They are the four IDX files of {set_name}, as torchvision downloads them."
     compressed = tuple(f"{part}.gz" for part in _IDX_PARTS)
     return (
-        DataFile(folder, partial(_decode_idx, compressed=False), None, obtain, _IDX_PARTS),
         DataFile(
             folder,
             partial(_decode_idx, compressed=True),
@@ -134,6 +133,7 @@ def _idx_layouts(folder: str, set_name: str, md5: tuple[str, ...]) -> tuple[Data
             compressed,
             md5=dict(zip(compressed, md5, strict=True)),
         ),
+        DataFile(folder, partial(_decode_idx, compressed=False), None, obtain, _IDX_PARTS),
     )
 
 

@@ -13,10 +13,8 @@ from glideslope.trials.task import Batch, Noise, Task
 
 def explained(
     error: Exception, task: Task, model: nn.Module, batch: Batch, noise: Noise, arithmetic: Arithmetic
-) -> Exception:
-    """What was raised by an update with this batch; where memory ran out, an error that says how many examples fit."""
-    if not is_of_memory(error):
-        return error
+) -> MemoryError:
+    """Where memory ran out in an update with this batch: an error that says how many examples fit."""
     if arithmetic.shares > 1:  # the others wait for this one: no time to try
         return MemoryError(
             f"a batch of {len(batch[0])} examples of {task.name} does not fit into memory, shared by "
@@ -31,10 +29,8 @@ def explained(
     )
 
 
-def explained_evaluation(error: Exception, task: Task, size: int) -> Exception:
-    """What was raised where so many examples were evaluated; where memory ran out, an error that says what to do."""
-    if not is_of_memory(error):
-        return error
+def explained_evaluation(task: Task, size: int) -> MemoryError:
+    """Where memory ran out as so many examples were evaluated: an error that says what to do."""
     return MemoryError(
         f"evaluating {size} examples of {task.name} at a time does not fit into memory. Take a device with more, "
         "or a task of your own with a smaller `evaluation_batch`; what evaluation draws belongs to it."

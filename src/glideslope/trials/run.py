@@ -34,7 +34,7 @@ from glideslope.trials.device import exact
 from glideslope.trials.full_gradient import full_gradient_norm
 from glideslope.trials.looks import AveragesOnTheWay, Look
 from glideslope.trials.lookup import data_sha256, find_task, task_params
-from glideslope.trials.memory import explained, explained_evaluation
+from glideslope.trials.memory import explained, explained_evaluation, is_of_memory
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
 from glideslope.trials.task import Batch, Column, Labelled, Part, Task
@@ -252,6 +252,8 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
         try:
             loss = make_update(task, model, optimizer, batch, noise, arithmetic)
         except (RuntimeError, MemoryError) as error:
+            if not is_of_memory(error):
+                raise
             raise explained(error, task, model, batch, noise, arithmetic) from error
         run.done += 1
         if averages.wants(run.done):
@@ -472,7 +474,9 @@ def evaluate(
         try:
             values = arithmetic.evaluate(task, model, batch, noise)
         except (RuntimeError, MemoryError) as error:
-            raise explained_evaluation(error, task, len(batch[0])) from error
+            if not is_of_memory(error):
+                raise
+            raise explained_evaluation(task, len(batch[0])) from error
         for name in sums:
             sums[name] += float(values[name].sum(dtype=torch.float64))
         if task.metric.over_split is not None:

@@ -227,7 +227,7 @@ def _cell(question: Question, setting: Setting, system: str, factor: float) -> F
             eval_every=updates,
             looks=tuple(Look(updates * look // RANGE_TEST_LOOKS) for look in range(1, RANGE_TEST_LOOKS + 1)),
         )
-        plan = Plan({"lr": one_cycle()["lr"]})  # no momentum along with it: Adam has none
+        plan = Plan({"lr": one_cycle()["lr"]})  # momentum stays: Adam, the default, has none to cycle
         run = replace(base, policy=Policy(plan, None))
         tests = tuple(replace(test, seeds=each) for each in seeds)
         return SuperconvergenceCell(tests, setting.metric.higher_is_better, run)
