@@ -36,10 +36,8 @@ BOOTSTRAP_SEED = 0
 
 MERGE = {"step": ("step", "plateau")}
 """The paper's Table 1 counts decay on plateau as a step schedule, by the better score."""
-MERGED = (
-    "Plateau is merged into step by the better score, as in the paper; where it never fell, its run is that of none, "
-    "and counts there alone."
-)
+MERGED = "Plateau is merged into step by the better score, as in the paper."
+APART = "Where it never fell, its run is that of none, and counts there alone."
 
 SHAPE_POINTS = 401
 PAGE_TITLE = "Schedules compared"
@@ -240,7 +238,7 @@ def _ranking_sections(
         paired.append(detectable)
         data["detectable"] = detectable.to_json()
     outside = f" Outside the count: {', '.join(question.uncounted)}." if question.uncounted else ""
-    merged = f" {MERGED}" if merge and NONE in counted else ""
+    merged = f" {MERGED}{f' {APART}' if NONE in counted else ''}" if merge else ""
     note = f"The form of the REX paper's Table 1.{merged}{outside}"
     return [Section("Who wins", [note, *top]), Section("By how much, and how sure", paired)], data
 
