@@ -21,12 +21,8 @@ from glideslope.tasks.small_image_sets import CIFAR10, FASHION_MNIST, MNIST
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(folder, monkeypatch):
     """An empty data folder, an empty cache, and no `datasets` package."""
-    monkeypatch.setenv("GLIDESLOPE_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "data"
-    folder.mkdir()
-    monkeypatch.setenv("GLIDESLOPE_DATA", str(folder))
     monkeypatch.setattr("glideslope.tasks.data._hugging_face_is_installed", lambda: False)
     return folder
 

@@ -23,16 +23,6 @@ from glideslope.tasks.data import DataFormatError, MissingDataError
 from glideslope.tasks.image_sets import CIFAR100, IMAGENET, STL10, SVHN, TINY_IMAGENET, image_splits
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty data folder, and an empty cache."""
-    monkeypatch.setenv("GLIDESLOPE_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "data"
-    folder.mkdir()
-    monkeypatch.setenv("GLIDESLOPE_DATA", str(folder))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def whole_imagenet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("imagenet")

@@ -18,16 +18,6 @@ TRAIN_BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty data folder, and an empty cache."""
-    monkeypatch.setenv("GLIDESLOPE_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "data"
-    folder.mkdir()
-    monkeypatch.setenv("GLIDESLOPE_DATA", str(folder))
-    return folder
-
-
-@pytest.fixture
 def colour():
     """By split: images (n, 3, 32, 32) and labels (n,), bytes."""
     generator = np.random.default_rng(0)

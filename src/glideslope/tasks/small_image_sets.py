@@ -114,63 +114,58 @@ def _archive(layout: str) -> str:
     return f"It is a NumPy archive with {layout} (uint8, no pickles)."
 
 
-def _idx_layouts(folder: str, set_name: str, md5: tuple[str, ...]) -> tuple[DataFile, ...]:
-    """Four IDX files, compressed or not, where torchvision puts them: the compressed ones have known checksums.
+def _grey_set(name: str, set_name: str, repository: str, folder: str, sha256: str, md5: tuple[str, ...]) -> DataFile:
+    """A set of handwriting or clothes: one archive, or four IDX files where torchvision puts them.
 
     Args:
-        folder: in the data folder.
+        name: of the archive.
         set_name: for error messages.
-        md5: of the compressed ones.
+        repository: on Hugging Face.
+        folder: of the IDX files.
+        sha256: of the archive.
+        md5: of the four IDX files as they are published, compressed.
     """
+    layout = _archive("train_images (60000, 28, 28), train_labels, test_images (10000, 28, 28), test_labels")
     obtain = f"They are the four IDX files of {set_name}, as torchvision downloads them."
     compressed = tuple(f"{part}.gz" for part in _IDX_PARTS)
-    return (
-        DataFile(
-            folder,
-            partial(_decode_idx, compressed=True),
-            None,
-            obtain,
-            compressed,
-            md5=dict(zip(compressed, md5, strict=True)),
+    known = dict(zip(compressed, md5, strict=True))
+    return DataFile(
+        name,
+        _decode_grey,
+        _from_hugging_face(repository, "image", GREY_SHAPE),
+        f"{layout} The folder {folder} of torchvision, with the four IDX files, does as well.",
+        sha256=sha256,
+        layouts=(
+            DataFile(folder, partial(_decode_idx, compressed=True), None, obtain, compressed, md5=known),
+            DataFile(folder, partial(_decode_idx, compressed=False), None, obtain, _IDX_PARTS),
         ),
-        DataFile(folder, partial(_decode_idx, compressed=False), None, obtain, _IDX_PARTS),
     )
 
 
-_GREY_LAYOUT = _archive("train_images (60000, 28, 28), train_labels, test_images (10000, 28, 28), test_labels")
-
-MNIST = DataFile(
+MNIST = _grey_set(
     "mnist.npz",
-    _decode_grey,
-    _from_hugging_face("ylecun/mnist", "image", GREY_SHAPE),
-    f"{_GREY_LAYOUT} The folder MNIST/raw of torchvision, with the four IDX files, does as well.",
-    sha256="8bed24bad4c1f6851ac2b48b9d39fea03331998b1a4276d17fd71bceedb1ec6c",
-    layouts=_idx_layouts(
-        "MNIST/raw",
-        "MNIST",
-        (
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
+    "MNIST",
+    "ylecun/mnist",
+    "MNIST/raw",
+    "8bed24bad4c1f6851ac2b48b9d39fea03331998b1a4276d17fd71bceedb1ec6c",
+    (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
     ),
 )
-FASHION_MNIST = DataFile(
+FASHION_MNIST = _grey_set(
     "fashion_mnist.npz",
-    _decode_grey,
-    _from_hugging_face("zalando-datasets/fashion_mnist", "image", GREY_SHAPE),
-    f"{_GREY_LAYOUT} The folder FashionMNIST/raw of torchvision, with the four IDX files, does as well.",
-    sha256="a91c2a3b9e63c96e651e04ab74dee7c0260814edae01a4ecdad792258f8fcff0",
-    layouts=_idx_layouts(
-        "FashionMNIST/raw",
-        "Fashion-MNIST",
-        (
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
+    "Fashion-MNIST",
+    "zalando-datasets/fashion_mnist",
+    "FashionMNIST/raw",
+    "a91c2a3b9e63c96e651e04ab74dee7c0260814edae01a4ecdad792258f8fcff0",
+    (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
     ),
 )
 _CIFAR_PAGE = 'of Alex Krizhevsky\'s page "The CIFAR-10 and CIFAR-100 datasets", unpacked'
