@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interrupted import interrupted
 from torch import Tensor
 
 from glideslope.core.spec import canonical
 from glideslope.studies.setting import Setting
-from glideslope.trials import run as run_module
 from glideslope.trials.arithmetic import Float32
 from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.lookup import task_params
@@ -55,7 +55,7 @@ def smoke(task: Task, examples: int = 4) -> dict[str, float]:
         spec = _spec(task)
         whole = run_trial(spec, arithmetic=few)
         checkpoints = Checkpoints(Path(folder), every_seconds=0.0, largest_share=float("inf"))
-        _stopped(spec, checkpoints, few)
+        interrupted(spec, checkpoints, 1, few)
         kept = list(Path(folder).iterdir())
         resumed = run_trial(spec, checkpoints, few)
     assert whole.status == "finished", f"{task.name}: {whole.error}"
@@ -104,22 +104,6 @@ class Head(Column):
     @property
     def sha256(self) -> str:
         return self.whole.sha256
-
-
-def _stopped(spec: TrialSpec, checkpoints: Checkpoints, arithmetic: Few) -> None:
-    """A trial that is killed after its first update leaves a checkpoint, and no record."""
-    real, made = run_module.make_update, []
-
-    def update(*arguments: Any) -> float:
-        if made:
-            raise KeyboardInterrupt
-        made.append(1)
-        return real(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "make_update", update)
-        with pytest.raises(KeyboardInterrupt):
-            run_trial(spec, checkpoints, arithmetic)
 
 
 def _numbers(task: Task, record: Record) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import tiny_tasks
 import torch
+from interrupted import interrupted
 from safetensors import safe_open
 from safetensors.torch import save_file
 from specs import make_spec
@@ -29,27 +30,6 @@ def checkpoints(tmp_path, monkeypatch):
     # Thousands of checkpoints need not survive a power cut.
     monkeypatch.setattr("glideslope.trials.checkpoint._to_disk", lambda path: None)
     return Checkpoints(tmp_path / "checkpoints", **ALWAYS)
-
-
-def stop_after(updates, monkeypatch):
-    """Have the trial end in the middle, after so many updates have been made and kept."""
-    real, made = run_module.make_update, []
-
-    def update(*arguments):
-        if len(made) == updates:
-            raise KeyboardInterrupt  # as a trial that is killed, it leaves no record
-        made.append(1)
-        return real(*arguments)
-
-    monkeypatch.setattr(run_module, "make_update", update)
-
-
-def interrupted(spec, checkpoints, updates):
-    """Leave the checkpoint of a trial that was stopped after so many updates."""
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(updates, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run_trial(spec, checkpoints)
 
 
 def progress(checkpoints, spec):
