@@ -100,6 +100,29 @@ def test_marked_and_unmarked_numbers_line_up_in_text():
     assert lines[2].index("±") == lines[3].index("±")
 
 
+@pytest.mark.parametrize(
+    ("scores", "value", "text"),
+    [
+        ([1.0, 3.0], Value(2.0, math.sqrt(2.0), flags=("at_limit",)), "2.0±1.4†"),
+        ([1.0, math.inf, 3.0, NAN], Value(2.0, math.sqrt(2.0), flags=("at_limit", "diverged")), "2.0±1.4†‡"),
+        ([3.0, -math.inf], Value(3.0, flags=("at_limit", "diverged")), "3.00†‡"),
+    ],
+)
+def test_a_value_over_seeds_is_of_those_that_did_not_diverge(scores, value, text):
+    found = Value.over_seeds(scores, flags=("at_limit",))
+    assert (found.mean, found.flags) == (value.mean, value.flags)
+    assert found.std == pytest.approx(value.std, nan_ok=True)
+    assert text in Table("t", ("n", "v"), (("a", found),)).to_text()
+
+
+def test_a_value_of_seeds_that_all_diverged():
+    found = Value.over_seeds([NAN, math.inf], flags=("at_limit",))
+    assert math.isnan(found.mean)
+    assert math.isnan(found.std)
+    assert found.flags == ("at_limit",)
+    assert "diverged" in Table("t", ("n", "v"), (("a", found),)).to_text()
+
+
 def test_a_row_of_the_wrong_length_and_an_unknown_flag_are_errors():
     with pytest.raises(ValueError, match="has 2 columns, but a row has 1 entries"):
         Table("t", ("a", "b"), (("x",),))

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from specs import SUPPORT, make_spec
+from waiting import wait_until
 
 from glideslope.core.spec import canonical
 from glideslope.trials import population  # noqa: F401 - workers that are forked have it then
@@ -180,13 +181,6 @@ def running(process: BaseProcess) -> Iterator[BaseProcess]:
     finally:
         process.kill()
         process.join()
-
-
-def wait_until(condition: Any, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def open_often(folder: Path, number: int, seed: int) -> None:

@@ -18,8 +18,8 @@ from under_fire import (
     started,
     starts,
     stored,
-    wait_until,
 )
+from waiting import wait_until
 
 from glideslope.core.spec import canonical
 from glideslope.trials.run import run_trial

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from specs import command_environment, make_spec
+from waiting import wait_until
 
 from glideslope.core.spec import canonical
 from glideslope.trials.executors import InProcess, Processes
@@ -28,13 +29,6 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition, seconds=200.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

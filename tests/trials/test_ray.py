@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from specs import COMMAND, SUPPORT, command_environment, make_spec
+from waiting import wait_until
 
 import glideslope
 from glideslope.cli.execution import make_executor
@@ -97,13 +97,6 @@ def kill_machine(node):
     for pid in [raylet(node), *children(raylet(node))]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def wait_until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +311,7 @@ class TestSessions:
                     executor._feed()
                     executor._collect()
                 wait_until(lambda: any(actors(node, ".run") for node in cluster.list_all_nodes()))
-            wait_until(lambda: not any(actors(node) for node in cluster.list_all_nodes()), 20.0)
+            wait_until(lambda: not any(actors(node) for node in cluster.list_all_nodes()))
             with RayCluster(cluster.address) as executor:
                 executor.submit(spec)
                 with pytest.raises(ValueError, match="has joined Ray already, so `address` must be None"):

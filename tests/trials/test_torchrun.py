@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import shared_tasks
 import tiny_tasks
 import torch
 from specs import SUPPORT, command_environment, make_spec
+from waiting import wait_until
 
 from glideslope.cli.execution import make_executor
 from glideslope.core.spec import canonical
@@ -251,13 +251,6 @@ class TestJobs:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
         wait_until(lambda: not processes_of(tmp_path))
-
-
-def wait_until(holds):
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class TestCommandLine:

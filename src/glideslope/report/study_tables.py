@@ -97,18 +97,12 @@ def _value(cell: Cell, schedule: str, tie: TiedSet | None, index: int, at_limit:
     if schedule not in cell.scores:
         return EMPTY
     scores = cell.values(schedule)
-    finite = scores[np.isfinite(scores)]
     flags = {
         "at_limit": at_limit,
-        "noisy": tie is not None and tie.tested and finite.size == scores.size and not tie.pooled[index],
-        "diverged": 0 < finite.size < scores.size,
+        "noisy": tie is not None and tie.tested and bool(np.isfinite(scores).all()) and not tie.pooled[index],
     }
-    return Value(
-        mean=float(finite.mean()) if finite.size else math.nan,
-        std=float(finite.std(ddof=1)) if finite.size > 1 else math.nan,
-        tied=tie is not None and tie.tied[index],
-        flags=tuple(flag for flag, raised in flags.items() if raised),
-    )
+    tied = tie is not None and tie.tied[index]
+    return Value.over_seeds(scores, tied=tied, flags=tuple(flag for flag, raised in flags.items() if raised))
 
 
 def ranking_table(ranking: Ranking) -> Table:

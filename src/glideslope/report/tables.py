@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from glideslope.report.panel import Estimate
 
@@ -44,6 +45,16 @@ class Value:
         unknown = [flag for flag in self.flags if flag not in FLAGS]
         if unknown:
             raise ValueError(f"unknown flag {unknown[0]!r}. Known: {', '.join(sorted(FLAGS))}.")
+
+    @classmethod
+    def over_seeds(cls, scores: ArrayLike, *, tied: bool = False, flags: tuple[str, ...] = ()) -> Value:
+        """Of `scores` (num_seeds), those that did not diverge; the flag "diverged" where only some did."""
+        scores = np.asarray(scores, dtype=np.float64)
+        finite = scores[np.isfinite(scores)]
+        if not finite.size:
+            return cls(math.nan, tied=tied, flags=flags)
+        std = float(finite.std(ddof=1)) if finite.size > 1 else math.nan
+        return cls(float(finite.mean()), std, tied, (*flags, "diverged") if finite.size < scores.size else flags)
 
 
 @dataclass(frozen=True)

@@ -159,17 +159,8 @@ def curve_table(results: Sequence[CurveResult], metric: str) -> Table:
 
 
 def _over_seeds(results: Iterable[CurveResult], estimator: str, budget: int) -> Entry:
-    values = np.array(
-        [r.values[r.budgets.index(budget)] for r in results if r.estimator == estimator and budget in r.budgets]
-    )
-    if not values.size:
-        return EMPTY
-    finite = values[np.isfinite(values)]
-    return Value(
-        mean=float(finite.mean()) if finite.size else math.nan,
-        std=float(finite.std(ddof=1)) if finite.size > 1 else math.nan,
-        flags=("diverged",) if 0 < finite.size < values.size else (),
-    )
+    values = [r.values[r.budgets.index(budget)] for r in results if r.estimator == estimator and budget in r.budgets]
+    return Value.over_seeds(values) if values else EMPTY
 
 
 @dataclass(frozen=True)

@@ -512,7 +512,7 @@ class _Part:
             if budget not in values[name]:
                 return EMPTY
             place = Place(self.task, *lines[name], budget) if lines else None
-            return _value(values[name][budget], ("at_limit",) if place in self.answer.at_limit else ())
+            return Value.over_seeds(values[name][budget], flags=("at_limit",) if place in self.answer.at_limit else ())
 
         rows = tuple((name, *(entry(name, budget) for budget in self.budgets)) for name in values)
         flags = {flag for row in rows for value in row if isinstance(value, Value) for flag in value.flags}
@@ -633,15 +633,6 @@ def _log10(norm: float) -> float:
 
 def _powers(estimate: Estimate) -> Estimate:
     return Estimate(*(10.0**end for end in (estimate.value, estimate.low, estimate.high)))
-
-
-def _value(scores: Sequence[float], flags: tuple[str, ...] = ()) -> Value:
-    values = np.array(scores, dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return Value(math.nan)
-    std = float(finite.std(ddof=1)) if finite.size > 1 else math.nan
-    return Value(float(finite.mean()), std, flags=flags + (("diverged",) if finite.size < values.size else ()))
 
 
 def _over(runs: Sequence[WatchedRun], read: Callable[[WatchedRun], tuple[Sequence[float], Sequence[float]]]) -> Band:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from glideslope.core.catalog import SAMPLING_RATES
 from glideslope.report.document import Document
@@ -78,11 +75,4 @@ def _table(answer: Answer, task: str, metric: str, unit: str, optimizer: str, bu
 
 
 def _entry(answer: Answer, place: Place) -> Entry:
-    scores = np.array(answer.scores.get(place, ()))
-    finite = scores[np.isfinite(scores)]
-    flags = (("at_limit",) if place in answer.at_limit else ()) + (("diverged",) if finite.size < scores.size else ())
-    return Value(
-        mean=float(finite.mean()) if finite.size else math.nan,
-        std=float(finite.std(ddof=1)) if finite.size > 1 else math.nan,
-        flags=flags if finite.size else (),
-    )
+    return Value.over_seeds(answer.scores.get(place, ()), flags=("at_limit",) if place in answer.at_limit else ())

@@ -111,7 +111,9 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
 
 
 def _scores(title: str, setting: Setting, rates: Sequence[float], grid: Grid, num_seeds: int) -> Table:
-    rows = tuple((label, *(_entry(scores) for scores in row)) for label, row in grid.items())
+    rows = tuple(
+        (label, *(Value.over_seeds(scores) if scores else EMPTY for scores in row)) for label, row in grid.items()
+    )
     note = f"{_metric(setting)}; mean ± std over {num_seeds} seed(s); ‡: of those that did not diverge."
     return Table(title, ("schedule", *(f"{rate:.3g}" for rate in rates)), rows, note)
 
@@ -215,12 +217,3 @@ def _mean(scores: Sequence[float]) -> float:
 def _std(scores: Sequence[float]) -> float:
     """NaN where a seed diverged, or there are less than two."""
     return float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan
-
-
-def _entry(scores: Sequence[float]) -> Entry:
-    finite = [score for score in scores if math.isfinite(score)]
-    if not scores:
-        return EMPTY
-    if not finite:
-        return Value(math.nan)
-    return Value(float(np.mean(finite)), _std(finite), flags=("diverged",) if len(finite) < len(scores) else ())
