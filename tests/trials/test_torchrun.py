@@ -24,8 +24,9 @@ from glideslope.trials.executors import Torchrun
 from glideslope.trials.executors.base import NothingLeft
 from glideslope.trials.memory import explained
 from glideslope.trials.record import Record, details
-from glideslope.trials.run import run_trial
+from glideslope.trials.run import batches, run_trial
 from glideslope.trials.share import Share
+from glideslope.trials.task import of_rows
 from glideslope.trials.trial import PROBES
 
 LONG = {"updates": 40, "eval_every": 6, "probes": PROBES}
@@ -85,7 +86,7 @@ class TestSameTrial:
         spec = SPECS["unreached weights"]
         task = shared_tasks.Special()
         kinds = set()
-        for batch, _ in shared_tasks.run_module.batches(task, task.splits().train, spec.seeds, spec.updates):
+        for batch, _ in batches(task, task.splits().train, spec.seeds, spec.updates):
             special = batch[0][:, 0] > 1.5
             kinds.add((bool(special[:4].any()), bool(special[4:].any())))
         assert len(kinds) >= 3  # nowhere, in both ranks, in one alone
@@ -158,6 +159,45 @@ def test_sums_are_added_by_name_and_not_by_place(monkeypatch):
     assert sent[0] == sent[1]
 
 
+class TestRows:
+    """Together the ranks have what one process would have; nobody reads the rows of another."""
+
+    def parts(self, task, train, updates, count):
+        seeds = make_spec().seeds
+        shares = [Share(FLOAT32, rank, count, torch.device("cpu")) for rank in range(count)]
+        return [list(batches(task, train, seeds, updates, arithmetic=share)) for share in shares]
+
+    @pytest.mark.parametrize("count", [1, 2, 4, 9])
+    def test_are_divided_with_the_draws_that_belong_to_them(self, count):
+        task = shared_tasks.Odd()
+        whole = list(batches(task, task.splits().train, make_spec().seeds, 20))
+        for update, made in enumerate(zip(*self.parts(task, task.splits().train, 20, count), strict=True)):
+            batch, noise = whole[update]
+            assert max(len(part[0]) for part, _ in made) - min(len(part[0]) for part, _ in made) <= 1
+            for index, tensor in enumerate(batch):
+                assert torch.equal(torch.cat([part[index] for part, _ in made]), tensor)
+            assert set(noise) == {"jitter", "shift"}
+            for name, draw in noise.items():
+                assert torch.equal(torch.cat([draws[name] for _, draws in made]), draw)
+
+    def test_a_draw_for_the_batch_is_everybodys(self):
+        task = tiny_tasks.Regression()
+        draws = {"each": torch.arange(8), "scalar": torch.tensor(3.0), "three": torch.arange(3)}
+        cut = of_rows(draws, Share(FLOAT32, 1, 2, torch.device("cpu")).rows(task.batch_size), task.batch_size)
+        assert {name: draw.tolist() for name, draw in cut.items()} == {
+            "each": [4, 5, 6, 7],
+            "scalar": 3.0,
+            "three": [0, 1, 2],
+        }
+
+    def test_are_the_only_ones_that_are_read(self):
+        task = tiny_tasks.ReadOnDemand(data_seed=11)
+        for rank, size in enumerate([2, 3, 3]):
+            train = task.splits().train
+            list(batches(task, train, make_spec().seeds, 5, arithmetic=Share(FLOAT32, rank, 3, torch.device("cpu"))))
+            assert train[0].read == [size] * 5
+
+
 def test_ranks_leave_no_checkpoint_of_what_each_remembers_alone():
     def keeps(rank, count, model):
         return Share(FLOAT32, rank, count, torch.device("cpu")).keeps(model)
@@ -173,10 +213,10 @@ def test_ranks_leave_no_checkpoint_of_what_each_remembers_alone():
 
 def test_ranks_that_run_out_of_memory_do_not_try_others():
     model = torch.nn.Linear(4, 1)
-    batch = (torch.zeros(4, 4), torch.zeros(4))
+    batch = (torch.zeros(2, 4), torch.zeros(2))  # this rank's rows
     error = torch.OutOfMemoryError("CUDA out of memory")
     told = explained(error, tiny_tasks.Regression(), model, batch, {}, Share(FLOAT32, 0, 4, torch.device("cpu")))
-    assert "a batch of 4 examples of regression does not fit into memory, shared by 4 processes" in str(told)
+    assert "a batch of 8 examples of regression does not fit into memory, shared by 4 processes" in str(told)
 
 
 def test_a_batch_smaller_than_the_ranks_is_told():

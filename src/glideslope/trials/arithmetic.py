@@ -38,16 +38,23 @@ class Arithmetic(ABC):
     def place(self, model: nn.Module) -> nn.Module:
         """A fresh model as it is going to be trained: on its device, in its layout of memory."""
 
+    def rows(self, size: int) -> slice:
+        """Which examples of a batch of `size` this process takes; only those are read, and handed to `loss`."""
+        return slice(0, size)
+
     @abstractmethod
     def loss(self, task: Task, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
-        """The training loss, or this process's part of it: a scalar, differentiable. The parts add up to the loss."""
+        """The training loss of these examples: a scalar, differentiable."""
 
     @abstractmethod
     def evaluate(self, task: Task, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Per-example values of a chunk of a split, each of shape (batch,)."""
 
     def whole(self, loss: Tensor, optimizer: Optimizer) -> Tensor:
-        """Turn the parts of gradients, in place, and of the loss into those of the whole batch. Returns: the loss."""
+        """Turn the parts of gradients, in place, and of the loss into those of the whole batch. Returns: the loss.
+
+        A process's part is the loss of its examples by their share of the batch; the parts add up to the loss.
+        """
         return loss
 
     def keeps(self, model: nn.Module) -> bool:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from glideslope.trials.arithmetic import Arithmetic
 from glideslope.trials.randomness import Stream, generator
-from glideslope.trials.task import Part, Task
+from glideslope.trials.task import Part, Task, of_rows
 from glideslope.trials.trial import Seeds
 
 MOST_ROWS = 256
@@ -54,10 +54,13 @@ def full_gradient_norm(
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         for part, rows in row_parts(num_samples):
             size = rows.stop - rows.start
-            draws = {name: torch.from_numpy(values[rows]) for name, values in epoch.items()}
+            own = arithmetic.rows(size)
             fresh = task.noise(generator(seeds.noise, Stream.EVALUATION, part), size)
-            noise: dict[str, Tensor] = draws | {name: torch.from_numpy(values) for name, values in fresh.items()}
-            loss = arithmetic.loss(task, model, tuple(tensor[rows] for tensor in train), noise) * (size / num_samples)
+            noise = of_rows({name: torch.from_numpy(values) for name, values in fresh.items()}, own, size)
+            mine = slice(rows.start + own.start, rows.start + own.stop)
+            draws = {name: torch.from_numpy(values[mine]) for name, values in epoch.items()}
+            loss = arithmetic.loss(task, model, tuple(tensor[mine] for tensor in train), draws | noise)
+            loss = loss * ((own.stop - own.start) / num_samples)
             loss.backward()
             total = total.to(loss.device) + loss.detach()
     arithmetic.whole(total, optimizer)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from glideslope.trials.arithmetic import Arithmetic
-from glideslope.trials.task import Batch, Noise, Task
+from glideslope.trials.task import Batch, Noise, Task, of_rows
 
 
 def explained(
@@ -17,7 +17,7 @@ def explained(
     """Where memory ran out in an update with this batch: an error that says how many examples fit."""
     if arithmetic.shares > 1:  # the others wait for this one: no time to try
         return MemoryError(
-            f"a batch of {len(batch[0])} examples of {task.name} does not fit into memory, shared by "
+            f"a batch of {task.batch_size} examples of {task.name} does not fit into memory, shared by "
             f"{arithmetic.shares} processes. Share it between more devices, or take some with more memory."
         )
     traceback.clear_frames(error.__traceback__)  # they hold on to the tensors of the attempt
@@ -42,9 +42,10 @@ def _largest(task: Task, model: nn.Module, batch: Batch, noise: Noise, arithmeti
     size = len(batch[0])
     fewer = size // 2
     while fewer:
-        draws = {name: draw[:fewer] if draw.dim() and len(draw) == size else draw for name, draw in noise.items()}
+        rows = slice(0, fewer)
+        part = tuple(tensor[rows] for tensor in batch)
         try:
-            arithmetic.loss(task, model, tuple(tensor[:fewer] for tensor in batch), draws).backward()  # type: ignore[no-untyped-call]
+            arithmetic.loss(task, model, part, of_rows(noise, rows, size)).backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, MemoryError) as error:
             if not is_of_memory(error):
                 raise

@@ -37,7 +37,7 @@ from glideslope.trials.lookup import data_sha256, find_task, task_params
 from glideslope.trials.memory import explained, explained_evaluation, is_of_memory
 from glideslope.trials.randomness import Stream, generator
 from glideslope.trials.record import Cost, Evaluation, Reading, Record, Series, Status
-from glideslope.trials.task import Batch, Column, Labelled, Part, Task
+from glideslope.trials.task import Batch, Column, Labelled, Part, Task, of_rows
 from glideslope.trials.trial import VALIDATION_PROBES, Seeds, TrialSpec
 from glideslope.trials.variant import Variant
 
@@ -246,7 +246,7 @@ def _train(spec: TrialSpec, run: Run, checkpoints: Checkpoints | None, arithmeti
     if not arithmetic.keeps(model):
         checkpoints = None
     due = math.inf if checkpoints is None else started + checkpoints.pause(0.0)
-    for batch, noise in batches(task, splits.train, spec.seeds, spec.last_update, run.done):
+    for batch, noise in batches(task, splits.train, spec.seeds, spec.last_update, run.done, arithmetic):
         update = run.done
         rate = float(scheduler.get_last_lr()[0])
         try:
@@ -363,7 +363,8 @@ def _averaged(spec: TrialSpec, task: Task, model: nn.Module, average: Tensor, ar
             layer.reset_running_stats()
             layer.momentum = None  # the plain mean of what follows
         model.train()
-        for batch, noise in batches(task, arithmetic.splits(task).train, spec.seeds, RECALIBRATION_BATCHES):
+        train = arithmetic.splits(task).train
+        for batch, noise in batches(task, train, spec.seeds, RECALIBRATION_BATCHES, arithmetic=arithmetic):
             arithmetic.loss(task, model, batch, noise)
         model.eval()
         for layer, momentum in zip(layers, momenta, strict=True):
@@ -391,6 +392,8 @@ def make_update(
             for weight in group["params"]:
                 weight.grad = None
         loss = arithmetic.loss(task, model, batch, noise)
+        if arithmetic.shares > 1:
+            loss = loss * (len(batch[0]) / task.batch_size)
         loss.backward()  # type: ignore[no-untyped-call]
         return arithmetic.whole(loss.detach(), optimizer)
 
@@ -398,14 +401,15 @@ def make_update(
 
 
 def batches(
-    task: Task, train: Part, seeds: Seeds, updates: int, start: int = 0
+    task: Task, train: Part, seeds: Seeds, updates: int, start: int = 0, arithmetic: Arithmetic = FLOAT32
 ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     """Batches of whole size, each epoch in a new order keyed by (seed, epoch); with the draws that belong to them.
 
     Args:
         updates: number of the update to end before; the first one is number `start`.
+        arithmetic: says which rows of every batch to read.
     """
-    made = _batches(task, train, seeds, updates, start)
+    made = _batches(task, train, seeds, updates, start, arithmetic.rows(task.batch_size))
     return one_ahead(made) if any(isinstance(column, Column) for column in train) else made
 
 
@@ -419,7 +423,7 @@ def one_ahead(values: Iterator[Value]) -> Iterator[Value]:
 
 
 def _batches(
-    task: Task, train: Part, seeds: Seeds, updates: int, start: int
+    task: Task, train: Part, seeds: Seeds, updates: int, start: int, own: slice
 ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     num_samples = len(train[0])
     per_epoch = updates_per_epoch(task, train)
@@ -433,14 +437,14 @@ def _batches(
             draws = {name: torch.from_numpy(values).to(device) for name, values in augmentation.items()}
             if small:
                 shuffled = tuple(tensor[order] for tensor in train)
-        rows = slice(position * task.batch_size, (position + 1) * task.batch_size)
+        rows = slice(position * task.batch_size + own.start, position * task.batch_size + own.stop)
         picked = order[rows]
         batch = tuple(tensor[rows] for tensor in shuffled) if small else tuple(tensor[picked] for tensor in train)
         noise = {name: values[picked] for name, values in draws.items()}
         # The generator costs more than a small update's bookkeeping, so it is made only where the task draws.
         if type(task).noise is not Task.noise:
-            fresh = task.noise(generator(seeds.noise, Stream.NOISE, update), len(picked))
-            noise |= {name: torch.from_numpy(values) for name, values in fresh.items()}
+            fresh = task.noise(generator(seeds.noise, Stream.NOISE, update), task.batch_size)
+            noise |= of_rows({name: torch.from_numpy(values) for name, values in fresh.items()}, own, task.batch_size)
         yield batch, noise
 
 

@@ -19,9 +19,9 @@ from glideslope.trials.task import Batch, Noise, Task
 class Share(Arithmetic):
     """A rank's rows of every batch; gradients and losses are added up, so that all ranks make the whole batch's update.
 
-    Rank r of R takes rows r n / R … (r + 1) n / R of a batch of n, rounded down, with the draws that belong to them: a
-    draw with one entry per example is cut, any other is everybody's. Its loss counts by its share of the rows, so
-    batches need not divide by the ranks. This is the batch's own loss as long as that is a mean of what each example
+    Rank r of R reads rows r n / R … (r + 1) n / R of a batch of n, rounded down, and takes the draws that belong to
+    them: a draw with one entry per example is cut, any other is everybody's. Its loss counts by its share of the rows,
+    so batches need not divide by the ranks. This is the batch's own loss as long as that is a mean of what each example
     gives by itself. Batch normalisation is not of that kind: on GPUs its statistics are added up over the ranks, for
     the CPU PyTorch has no way to do so.
 
@@ -56,28 +56,28 @@ class Share(Arithmetic):
             )
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return,no-untyped-call]
 
-    def loss(self, task: Task, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
-        """See `Arithmetic.loss`.
+    def rows(self, size: int) -> slice:
+        """See `Arithmetic.rows`.
 
         Raises:
-            ValueError: the batch has fewer rows than there are ranks.
+            ValueError: there are fewer examples than ranks.
         """
-        size = len(batch[0])
         if size < self._count:
             raise ValueError(
                 f"{self._count} ranks cannot share a batch of {size}. Run it with --ranks {size} or fewer."
             )
-        rows = slice(self._rank * size // self._count, (self._rank + 1) * size // self._count)
-        part = tuple(tensor[rows].to(self._device) for tensor in batch)
-        draws = {
-            name: (draw[rows] if draw.dim() and len(draw) == size else draw).to(self._device)
-            for name, draw in noise.items()
-        }
-        return self._inner.loss(task, model, part, draws) * (len(part[0]) / size)
+        return slice(self._rank * size // self._count, (self._rank + 1) * size // self._count)
+
+    def loss(self, task: Task, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+        return self._inner.loss(task, model, *self._here(batch, noise))
 
     def evaluate(self, task: Task, model: nn.Module, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        here = tuple(tensor.to(self._device) for tensor in batch)
-        return self._inner.evaluate(task, model, here, {name: draw.to(self._device) for name, draw in noise.items()})
+        return self._inner.evaluate(task, model, *self._here(batch, noise))
+
+    def _here(self, batch: Batch, noise: Noise) -> tuple[Batch, Noise]:
+        return tuple(tensor.to(self._device) for tensor in batch), {
+            name: draw.to(self._device) for name, draw in noise.items()
+        }
 
     def whole(self, loss: Tensor, optimizer: Optimizer) -> Tensor:
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]

@@ -55,6 +55,11 @@ Noise = Mapping[str, Tensor]
 """Every random number a loss may use, by name: drawn outside, passed in, so that a loss is a pure function."""
 
 
+def of_rows(noise: Noise, rows: slice, size: int) -> dict[str, Tensor]:
+    """The draws of `rows` of a batch of `size`: one with an entry per example is cut, any other is everybody's."""
+    return {name: draw[rows] if draw.dim() and len(draw) == size else draw for name, draw in noise.items()}
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a task is judged by.
