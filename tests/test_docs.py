@@ -4,6 +4,8 @@ import ast
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,10 @@ import typer
 
 from glideslope import parse_budget, parse_policy
 from glideslope.cli.app import app
+from glideslope.core.spec import split_texts
+from glideslope.studies.compare import Row
+from glideslope.trials.lookup import find_task
+from glideslope.trials.optimizers import OptimizerSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,6 +97,36 @@ def test_commands_are_those_of_the_program(page):
             words = shlex.split(line, comments=True)
             if words[:1] == ["glideslope"]:
                 verbs[words[1]].make_context(words[1], words[2:])
+
+
+def quoted_commands(page):
+    """The words of every command that the text or a table quotes, as the shell makes them of the page's variables."""
+    settings = "\n".join(block for block in blocks(page, "bash") if re.fullmatch(r"(\w+=.*\n)+", block))
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    quoted = [" ".join(text.split()) for text in re.findall(r'`((?:\w+="[^`]*?; )?glideslope [^`]+)`', prose)]
+    script = [f"{text}; printf '\\n'" for text in quoted if " | " not in text]
+    program = "\n".join(["glideslope() { printf '%s\\0' \"$@\"; }", settings, *script])
+    said = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [line.split("\0")[:-1] for line in said.splitlines()]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="variables are a shell's")
+@pages
+def test_quoted_commands_name_options_tasks_schedules_and_optimizers_that_there_are(page):
+    verbs = typer.main.get_command(app).commands
+    commands = quoted_commands(page)
+    assert page.name != "reproduce.md" or len(commands) > 20
+    for verb, *rest in commands:
+        assert verb in verbs
+        asked = verbs[verb].make_context(verb, rest).params if rest else {}
+        if not rest or verb not in ("compare", "convergence", "tradeoff"):
+            continue
+        for text in asked["tasks"] or ():
+            find_task(text)
+        for text in split_texts(asked.get("schedules") or ""):
+            Row.parse(text)
+        for text in split_texts(asked["optimizers"] or ""):
+            OptimizerSpec.parse(text)
 
 
 @pages

@@ -119,3 +119,15 @@ def test_what_is_measured_at_validations_is_listed_and_exported(glideslope, tmp_
     ]
     assert [row["update"] for row in rows] == [seen.update for seen in record.validation]
     assert [row["value"] for row in rows] == list(norms)
+
+
+def test_bfloat16_is_said_wherever_the_numbers_go(glideslope, tmp_path):
+    said = "bfloat16 autocast: not exact"
+    short = ("--executor", "in-process", "--optimizers", "sgdm", "--schedules", "linear", "--budgets", "10%,50%")
+    called = glideslope("convergence", TINY, *short, "--seeds", "1", "--out", "half", "--precision", "bfloat16")
+    assert f"Computed in {said}." in called.out
+    data = strict(glideslope("report", "half", "--json").out)
+    assert (data["question"]["precision"], data["provenance"]["precision"]) == ("bfloat16", said)
+    with Store(tmp_path / "half") as store:
+        assert {spec.precision for spec in store.specs().values()} == {"bfloat16"}
+        assert {record.path["precision"] for record in store.records().values()} == {"bfloat16"}

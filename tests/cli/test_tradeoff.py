@@ -5,6 +5,7 @@ import json
 import pytest
 
 from glideslope.cli.tradeoff import parse_price
+from glideslope.trials.store import Store
 
 TINY = "tiny_tasks:Regression"
 SMALL = (
@@ -57,6 +58,26 @@ class TestStudy:
             assert heading in called.out
         assert "What every budget buys" in page.read_text(encoding="utf-8")
 
+    def test_a_curve_of_one_seed_has_no_intervals(self, glideslope, tmp_path):
+        short = (*SMALL[:4], "--seeds", "1", "--estimators", "cyclic", "--out", tmp_path / "one")
+        called = glideslope("tradeoff", TINY, *short, "--html", tmp_path / "page.html")
+        assert called.code == 0, called.err
+        assert "over 1 seed." in called.out
+        (curve,) = json.loads(glideslope("report", tmp_path / "one", "--json").out)["mean_curves"]
+        (band,) = curve["metrics"].values()
+        assert band["lows"] == band["highs"] == band["values"]
+
+    def test_bfloat16_is_said_wherever_the_numbers_go(self, glideslope, tmp_path):
+        said = "bfloat16 autocast: not exact"
+        short = (*SMALL[:4], "--seeds", "1", "--estimators", "separate,cyclic")
+        called = glideslope("tradeoff", TINY, *short, "--out", tmp_path / "half", "--precision", "bfloat16")
+        assert f"Computed in {said}." in called.out
+        data = json.loads(glideslope("report", tmp_path / "half", "--json").out)
+        assert (data["question"]["precision"], data["provenance"]["precision"]) == ("bfloat16", said)
+        with Store(tmp_path / "half") as store:
+            assert {spec.precision for spec in store.specs().values()} == {"bfloat16"}
+            assert {record.path["precision"] for record in store.records().values()} == {"bfloat16"}
+
 
 class TestMistakes:
     @pytest.mark.parametrize(
@@ -68,6 +89,7 @@ class TestMistakes:
             ((TINY, "--estimators", ""), "`estimators` is (), but must satisfy at least one."),
             ((TINY, "--budgets", "7"), "T_1 >= 8 updates"),
             ((TINY, "--maximum", "0.5"), "T_1 >= 8 updates"),
+            ((TINY, "--precision", "bfloat"), "unknown precision 'bfloat'. Did you mean 'bfloat16'?"),
             ((TINY, "--methods", "mixupp"), "unknown method 'mixupp'. Did you mean 'mixup'?"),
             ((TINY, "--price", "cheap"), "cannot read the price 'cheap'. Write 2.5/h."),
         ],

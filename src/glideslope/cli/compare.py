@@ -16,6 +16,7 @@ from glideslope.cli.options import (
     ExecutorName,
     Html,
     Out,
+    Precision,
     Ranks,
     RayAddress,
     RayResources,
@@ -75,9 +76,7 @@ def compare(
         str | None, typer.Option(help="Schedule the others are compared with. Default: linear.")
     ] = None,
     data: Data = None,
-    precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16: under autocast, not exact; for processors that have it.")
-    ] = "float32",
+    precision: Precision = "float32",
     device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,

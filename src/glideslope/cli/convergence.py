@@ -17,6 +17,7 @@ from glideslope.cli.options import (
     ExecutorName,
     Html,
     Out,
+    Precision,
     Ranks,
     RayAddress,
     RayResources,
@@ -56,6 +57,7 @@ def convergence(
     seeds: Seeds = 3,
     tuning_seeds: TuningSeeds = 1,
     data: Data = None,
+    precision: Precision = "float32",
     device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
@@ -75,6 +77,7 @@ def convergence(
         tuple(sorted(read_share(text) for text in split_texts(budgets))),
         seeds,
         tuning_seeds,
+        precision,
     )
     facts = provenance() | question.facts
     with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:

@@ -12,6 +12,9 @@ Out = Annotated[Path, typer.Option(help="Folder of the store; run again to go on
 Seeds = Annotated[int, typer.Option(help="Reporting seeds, on the test split.")]
 TuningSeeds = Annotated[int, typer.Option(help="Tuning seeds, on the validation split.")]
 Data = Annotated[Path | None, typer.Option(help="Data folder (or GLIDESLOPE_DATA).")]
+Precision = Annotated[
+    str, typer.Option(help="float32, or bfloat16: under autocast, not exact; for processors that have it.")
+]
 DeviceName = Annotated[str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one.")]
 ExecutorName = Annotated[str, typer.Option(help="population, processes, in-process, ray or torchrun.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes. Default: one per core, or per GPU.", min=1)]

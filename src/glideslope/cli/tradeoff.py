@@ -16,6 +16,7 @@ from glideslope.cli.options import (
     ExecutorName,
     Html,
     Out,
+    Precision,
     Price,
     Ranks,
     RayAddress,
@@ -52,6 +53,7 @@ def tradeoff(
     tuning_seeds: TuningSeeds = 1,
     price: Price = None,
     data: Data = None,
+    precision: Precision = "float32",
     device: DeviceName = "cpu",
     executor: ExecutorName = "population",
     workers: Workers = None,
@@ -73,8 +75,9 @@ def tradeoff(
         tuple(maximum * 2.0 ** (step - budgets + 1) for step in range(budgets)),
         seeds,
         tuning_seeds,
+        precision,
     )
-    facts = provenance()
+    facts = provenance() | question.facts
     with make_executor(executor, workers, ray_address, ray_resources, ranks, device) as engine, Store(out) as store:
         store.ask("tradeoff", question.to_json(), facts)
         records = run(study.every_cell(question), store, engine)

@@ -337,14 +337,14 @@ def _at(curve: Curve, budgets: tuple[int, ...], metric: str) -> Band:
 
 
 def _mean_curve(name: str, curves: list[Curve], estimation: Estimation) -> Curve:
-    """Over seeds, at the budgets."""
+    """Over seeds, at the budgets; of one seed without intervals."""
     values = np.array([_at(curve, estimation.budgets, estimation.metric).values for curve in curves])
     mean = values.mean(0)
     count = len(values)
-    half = np.full(len(mean), math.nan)
+    band = Band(tuple(mean))
     if count > 1:
         half = stats.t.ppf(0.95, count - 1) * values.std(0, ddof=1) / math.sqrt(count)
-    band = Band(tuple(mean), tuple(mean - half), tuple(mean + half))
+        band = Band(tuple(mean), tuple(mean - half), tuple(mean + half))
     seconds = [dict(zip(map(round, curve.updates), curve.seconds, strict=True)) for curve in curves if curve.seconds]
     paid = [[one.get(budget, math.nan) for budget in estimation.budgets] for one in seconds]
     mean_paid = tuple(np.mean(paid, axis=0)) if paid and np.isfinite(paid).all() else ()

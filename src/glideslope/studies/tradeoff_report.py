@@ -72,7 +72,8 @@ def document(answer: Answer, provenance: Mapping[str, str], price_per_hour: floa
         sections.insert(0, Section("Read first", notes))
     rho = price_of_separate(question.budgets)
     lead = (
-        f"{len(question.budgets)} budgets up to 100 % of each task, {question.num_seeds} seeds, rates tuned on "
+        f"{len(question.budgets)} budgets up to {100 * question.budgets[-1]:.4g} % of each task, "
+        f"{question.num_seeds} seed(s), rates tuned on "
         f"{question.num_tuning_seeds} other seed(s), one rate for all budgets of a curve. Separate runs cost "
         f"\u03c1 = {rho:.2f} full runs; a cheap curve costs about one.{question.caution}"
     )
