@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 from checkpoint_tasks import Drawing
 from dense_tasks import NUM_CLASSES, NUM_FEATURES
-from tiny_tasks import Regression
+from tiny_tasks import Correlated, Regression
 from torch import Tensor, nn
 
 from glideslope.core.spec import canonical
@@ -24,7 +24,7 @@ from glideslope.trials.arithmetic import ARITHMETICS
 from glideslope.trials.checkpoint import Checkpoints
 from glideslope.trials.run import run_trial
 from glideslope.trials.share import Share
-from glideslope.trials.task import Batch, Noise, seeded_model
+from glideslope.trials.task import Batch, Metric, Noise, seeded_model
 from glideslope.trials.trial import TrialSpec
 
 RANKS = 2
@@ -68,6 +68,19 @@ class Special(Odd):
 
     def model(self, seed: int) -> nn.Module:
         return seeded_model(seed, TwoHeads).to(self.kind)
+
+
+def in_order(values: Mapping[str, Tensor]) -> float:
+    """No mean of anything that one example has, and another one where examples change places."""
+    return float(values["predicted"] @ torch.arange(len(values["predicted"]), dtype=torch.float32))
+
+
+@dataclass(frozen=True)
+class Ordered(Correlated):
+    """Judged over the whole split, in five chunks of which the last is shorter."""
+
+    metric: ClassVar[Metric] = Metric("in_order", over_split=in_order)
+    evaluation_batch: ClassVar[int] = 7
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from glideslope.trials.executors import Torchrun
 from glideslope.trials.executors.base import NothingLeft
 from glideslope.trials.memory import explained
 from glideslope.trials.record import Record, details
-from glideslope.trials.run import batches, run_trial
+from glideslope.trials.run import batches, evaluate, run_trial
 from glideslope.trials.share import Share
 from glideslope.trials.task import of_rows
 from glideslope.trials.trial import PROBES
@@ -43,6 +43,7 @@ SPECS = {
     "whole": make_spec("shared_tasks:Odd", "rex | plateau(patience=0)", rate=0.1, **LONG),
     "diverging": make_spec("tiny_tasks:Regression", "constant", rate=10.0, updates=2000),
     "bfloat16": make_spec("dense_tasks:Dense", "rex", rate=0.1, precision="bfloat16", **LONG),
+    "metric over the split": make_spec("shared_tasks:Ordered", "rex", rate=0.1, **LONG),
     "normalised": make_spec("checkpoint_tasks:Normalised", "rex", **LONG),
 }
 EXACT = ("odd batch", "odd batch, adam", "unreached weights")
@@ -73,7 +74,7 @@ def all_numbers(record):
 
 
 class TestSameTrial:
-    @pytest.mark.parametrize("name", ["sgdm", "adam", "steered", *EXACT])
+    @pytest.mark.parametrize("name", ["sgdm", "adam", "steered", "metric over the split", *EXACT])
     def test_two_ranks_compute_the_trial_alone(self, name, shared):
         alone, together = run_trial(SPECS[name]), shared[0][name]
         assert together.status == alone.status == "finished"
@@ -196,6 +197,22 @@ class TestRows:
             train = task.splits().train
             list(batches(task, train, make_spec().seeds, 5, arithmetic=Share(FLOAT32, rank, 3, torch.device("cpu"))))
             assert train[0].read == [size] * 5
+
+
+def test_a_rank_evaluates_its_own_chunks_of_a_split_that_is_judged_whole(monkeypatch):
+    task = shared_tasks.Ordered()
+    sent, others = [], dict.fromkeys(["loss", "predicted", "target"], torch.zeros(7))
+
+    def gather(chunks):
+        sent.append(chunks)
+        return [chunks, {chunk: others for chunk in range(5) if chunk not in chunks}]
+
+    monkeypatch.setattr("glideslope.trials.share.gather_over_ranks", gather)
+    monkeypatch.setattr("glideslope.trials.share.add_over_ranks", lambda tensor: tensor)
+    for rank in range(2):
+        share = Share(FLOAT32, rank, 2, torch.device("cpu"))
+        evaluate(task, task.model(1), task.splits().test, make_spec().seeds, 1, share)
+    assert [list(chunks) for chunks in sent] == [[0, 2, 4], [1, 3]]
 
 
 def test_ranks_leave_no_checkpoint_of_what_each_remembers_alone():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import distributed
+
+Value = TypeVar("Value")
 
 
 class RankLost(RuntimeError):  # noqa: N818 - named as the event that it is
@@ -54,6 +57,20 @@ def add_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     with _reached():
         distributed.all_reduce(tensor)
     return tensor
+
+
+def gather_over_ranks(value: Value) -> list[Value]:
+    """Every rank's value, in the order of the ranks, on every rank; values are pickled.
+
+    Every rank must call this at the same point of its program.
+
+    Raises:
+        RankLost: one of them does not come.
+    """
+    values = [value] * distributed.get_world_size()
+    with _reached():
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def is_distributed() -> bool:

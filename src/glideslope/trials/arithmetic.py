@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from glideslope.trials.lookup import task_splits
 from glideslope.trials.task import Batch, Noise, Splits, Task
 
+Chunks = Mapping[int, Mapping[str, Tensor]]
+"""Number of a chunk of a split → what `Task.evaluate` returned for it, on the CPU."""
+
 
 class Arithmetic(ABC):
     """In what precision a trial computes, and how much of every batch this process takes.
@@ -68,6 +71,10 @@ class Arithmetic(ABC):
     def total(self, sums: Mapping[str, float]) -> Mapping[str, float]:
         """Sums over the chunks that this process took, made those over all chunks."""
         return sums
+
+    def all_of(self, chunks: Chunks) -> Chunks:
+        """What was found of the chunks that this process took, together with what others found of theirs."""
+        return chunks
 
 
 @final

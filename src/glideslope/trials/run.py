@@ -467,10 +467,10 @@ def evaluate(
     """Mean loss and metric over a split; its draws are the same at every update."""
     names = ["loss"] if task.metric.over_split is not None else ["loss", task.metric.name]
     sums = dict.fromkeys(names, 0.0)
-    found: dict[str, list[Tensor]] = {}
+    found: dict[int, dict[str, Tensor]] = {}
     count = len(split[0])
     for chunk, start in enumerate(range(0, count, task.evaluation_batch)):
-        if not arithmetic.takes(chunk) and task.metric.over_split is None:
+        if not arithmetic.takes(chunk):
             continue
         batch = tuple(tensor[start : start + task.evaluation_batch] for tensor in split)
         draws = task.noise(generator(seeds.noise, Stream.EVALUATION, chunk), len(batch[0]))
@@ -484,13 +484,13 @@ def evaluate(
         for name in sums:
             sums[name] += float(values[name].sum(dtype=torch.float64))
         if task.metric.over_split is not None:
-            for name, value in values.items():
-                found.setdefault(name, []).append(value.cpu())
-    if task.metric.over_split is not None:  # every rank has seen all chunks
-        whole = {name: torch.cat(parts) for name, parts in found.items()}
-        return Evaluation(update, sums["loss"] / count, task.metric.over_split(whole))
+            found[chunk] = {name: value.cpu() for name, value in values.items()}
     totals = arithmetic.total(sums)
-    return Evaluation(update, totals["loss"] / count, totals[task.metric.name] / count)
+    if task.metric.over_split is None:
+        return Evaluation(update, totals["loss"] / count, totals[task.metric.name] / count)
+    chunks = arithmetic.all_of(found)
+    whole = {name: torch.cat([chunks[chunk][name] for chunk in sorted(chunks)]) for name in chunks[0]}
+    return Evaluation(update, totals["loss"] / count, task.metric.over_split(whole))
 
 
 def set_training(model: nn.Module, optimizer: Optimizer, training: bool) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from glideslope.torch.distributed import add_over_ranks
-from glideslope.trials.arithmetic import Arithmetic
+from glideslope.torch.distributed import add_over_ranks, gather_over_ranks
+from glideslope.trials.arithmetic import Arithmetic, Chunks
 from glideslope.trials.task import Batch, Noise, Task
 
 
@@ -114,6 +114,9 @@ class Share(Arithmetic):
         names = sorted(sums)  # the same order on every rank
         added = add_over_ranks(torch.tensor([sums[name] for name in names], dtype=torch.float64, device=self._device))
         return dict(zip(names, added.tolist(), strict=True))
+
+    def all_of(self, chunks: Chunks) -> Chunks:
+        return {chunk: values for part in gather_over_ranks(chunks) for chunk, values in part.items()}
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:
