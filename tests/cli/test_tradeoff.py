@@ -59,13 +59,16 @@ class TestStudy:
         assert "What every budget buys" in page.read_text(encoding="utf-8")
 
     def test_a_curve_of_one_seed_has_no_intervals(self, glideslope, tmp_path):
-        short = (*SMALL[:4], "--seeds", "1", "--estimators", "cyclic", "--out", tmp_path / "one")
+        short = (*SMALL[:4], "--seeds", "1", "--estimators", "separate,cyclic", "--out", tmp_path / "one")
         called = glideslope("tradeoff", TINY, *short, "--html", tmp_path / "page.html")
         assert called.code == 0, called.err
         assert "over 1 seed." in called.out
-        (curve,) = json.loads(glideslope("report", tmp_path / "one", "--json").out)["mean_curves"]
-        (band,) = curve["metrics"].values()
-        assert band["lows"] == band["highs"] == band["values"]
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert f"{TINY}, sgdm: one seed." in page
+        assert "Bias of each estimator" not in page
+        curves = json.loads(glideslope("report", tmp_path / "one", "--json").out)["mean_curves"]
+        for band in [band for curve in curves for band in curve["metrics"].values()]:
+            assert band["lows"] == band["highs"] == band["values"]
 
     def test_bfloat16_is_said_wherever_the_numbers_go(self, glideslope, tmp_path):
         said = "bfloat16 autocast: not exact"

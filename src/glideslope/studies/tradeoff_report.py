@@ -114,10 +114,8 @@ def _curve_figures(answer: Answer, directions: Mapping[str, bool], price: float 
         return tradeoff_curves(mine, looks, _metric(answer, task), directions[task], price)
 
     problems = dict.fromkeys(place[:2] for place in answer.curves)
-    return [
-        Figure(partial(draw, *problem), f"{problem[0]}, {problem[1]}: mean over seeds with its 90 % interval.")
-        for problem in problems
-    ]
+    shown = "mean over seeds with its 90 % interval" if answer.question.num_seeds > 1 else "one seed"
+    return [Figure(partial(draw, *problem), f"{problem[0]}, {problem[1]}: {shown}.") for problem in problems]
 
 
 def _method_sections(
@@ -206,7 +204,7 @@ def _cost_figures(answer: Answer, reference: str) -> list[Figure]:
 
 
 def _fidelity_figures(found: tuple[Fidelity, ...]) -> list[Figure]:
-    if not found:
+    if not any(math.isfinite(one.bias_seed_sd.value) for one in found):
         return []
     looks = figures.styles(list(dict.fromkeys(one.estimator for one in found)))
     return [Figure(lambda: fidelity_panel(found, looks), "Bias of each estimator on each task.")]
