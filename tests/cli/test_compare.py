@@ -186,7 +186,7 @@ class TestPrinting:
     def test_rates_tuned_once(self, glideslope):
         data = strict(glideslope("compare", TINY, "--out", "runs", *SMALL, "rex", "--tune-at", "5%", "--json").out)
         assert data["question"]["tune_at"] == 0.05
-        assert "tuned in multiples of 3 on 1 tuning seed(s) by validation at 5%" in glideslope("report", "runs").out
+        assert "tuned in multiples of 3 on 1 tuning seed by validation at 5%" in glideslope("report", "runs").out
 
     def test_delays(self, glideslope):
         arguments = [argument for argument in SMALL if argument != "--schedules"]

@@ -207,7 +207,7 @@ class TestDocument:
     def test_text_json_and_page(self, finished, tmp_path):
         question, records, _ = finished
         document = sensitivity_report.document(sensitivity.answer(question, records), {"command": "glideslope compare"})
-        assert "Every schedule at 3 base rates, a factor of 3 apart, 2 seed(s) each" in document.to_text()
+        assert "Every schedule at 3 base rates, a factor of 3 apart, 2 seeds each" in document.to_text()
         data = json.loads(document.to_json())
         assert Question.from_json(data["question"]) == question
         assert len(data["cells"]) == 6

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glideslope.report.ranking import cell_ranks
 from glideslope.report.statistics import TiedSet, tied_with_best
-from glideslope.report.tables import EMPTY, FLAGS, Entry, Table, Value, finite_or_none
+from glideslope.report.tables import EMPTY, FLAGS, Entry, Table, Value, finite_or_none, how_many
 
 Array = NDArray[np.float64]
 
@@ -147,7 +147,7 @@ def _rate_note(last: Scores, best: Scores, rows: Sequence[Sequence[Entry]], ties
     flags = {flag for row in rows for entry in row if isinstance(entry, Value) for flag in entry.flags}
     sizes = {losses.size for losses in (*last.losses.values(), *best.losses.values())}
     said = [
-        f"Median ± half the distance between the quartiles of {max(sizes, default=0)} runs; "
+        f"Median ± half the distance between the quartiles of {how_many(max(sizes, default=0), 'run')}; "
         f"{'higher' if last.higher_is_better else 'lower'} is better. Initial rates as multiples of the task's "
         "default. last: test metric at the last step. best: validation metric of the best epoch, on the split that "
         "controllers see; of a run that diverged, up to there. Systems that choose their rates themselves have one "

@@ -21,7 +21,18 @@ from glideslope.report.statistics import (
     smallest_detectable_difference,
     tied_with_best,
 )
-from glideslope.report.tables import EMPTY, FLAGS, TIED_MARK, Entry, Table, Tally, Value, estimate_json, finite_or_none
+from glideslope.report.tables import (
+    EMPTY,
+    FLAGS,
+    TIED_MARK,
+    Entry,
+    Table,
+    Tally,
+    Value,
+    estimate_json,
+    finite_or_none,
+    how_many,
+)
 
 _REGIME_COLUMNS = ("schedule", *(f"{regime} {kind}" for regime in REGIMES for kind in ("Top-1", "Top-3")))
 
@@ -69,7 +80,7 @@ def scores_table(
     counts = [len(cell.scores[name]) for cell in cells for name in schedules if name in cell.scores]
     direction = "higher" if higher_is_better else "lower"
     note = [
-        f"{metric}, {direction} is better; mean ± std over {_seeds(counts)}.",
+        f"{metric}, {direction} is better; mean ± std over {how_many(counts, 'seed')}.",
         *(
             [f"{TIED_MARK} tied with the best (paired by seed, pooled variance, Holm, level {alpha:g})."]
             if any(tie is not None and tie.tested for tie in ties)
@@ -139,7 +150,7 @@ def expected_table(expected: ExpectedRanking, coverage: Coverage | None = None) 
     )
     note = (
         f"% of cells if seeds are drawn anew [{100 * expected.confidence:g} % interval]. Hierarchical bootstrap over "
-        f"task, cell and seed, {expected.num_resamples} resamples, {_count(expected.num_tasks, 'task')}."
+        f"task, cell and seed, {expected.num_resamples} resamples, {how_many(expected.num_tasks, 'task')}."
     )
     return Table(
         "Top-1 and Top-3, expected",
@@ -190,7 +201,7 @@ def improvement_table(improvements: Sequence[Improvement]) -> Table:
         ("schedule", f"P [{100 * improvements[0].confidence:g} % interval]"),
         rows,
         "Same task, optimizer, budget and seed; ties count half; mean over "
-        f"{_count(improvements[0].num_cells, 'cell')}. "
+        f"{how_many(improvements[0].num_cells, 'cell')}. "
         "Interval: hierarchical bootstrap over task, cell and seed; with few tasks expect it to cover as far below its "
         "nominal share as those of the expected Top-k.",
     )
@@ -267,8 +278,8 @@ def detectable_table(
         ("budget", *(f"{task}, {optimizer}" for task, optimizer in settings)),
         rows,
         f"{units}. True difference between two schedules that one two-sided paired test at level {alpha:g} finds with "
-        f"{100 * power:g} % power, at {_seeds([len(cell.seeds) for cell in cells])}, from the pooled residual standard "
-        "deviation.",
+        f"{100 * power:g} % power, at {how_many([len(cell.seeds) for cell in cells], 'seed')}, from the pooled "
+        "residual standard deviation.",
     )
 
 
@@ -296,17 +307,3 @@ def expected_json(expected: ExpectedRanking, coverage: Coverage | None = None) -
             for name, by_regime in expected.shares.items()
         },
     }
-
-
-def _seeds(counts: Sequence[int]) -> str:
-    """How many seeds, in words.
-
-    >>> _seeds([3, 3]), _seeds([1, 3])
-    ('3 seeds', '1 to 3 seeds')
-    """
-    fewest, most = min(counts), max(counts)
-    return _count(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -57,6 +57,17 @@ class Value:
         return cls(float(finite.mean()), std, tied, (*flags, "diverged") if finite.size < scores.size else flags)
 
 
+def how_many(numbers: int | Sequence[int], noun: str) -> str:
+    """How many, in words; of several numbers, how many at least and at most.
+
+    >>> how_many(1, "seed"), how_many(3, "tuning seed"), how_many([3, 3], "seed"), how_many([3, 1], "seed")
+    ('1 seed', '3 tuning seeds', '3 seeds', '1 to 3 seeds')
+    """
+    fewest, most = (numbers, numbers) if isinstance(numbers, int) else (min(numbers), max(numbers))
+    many = f"{most} {noun}{'' if most == 1 else 's'}"
+    return many if fewest == most else f"{fewest} to {many}"
+
+
 @dataclass(frozen=True)
 class Tally:
     """A count and what share of the whole it is.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from glideslope.report.fidelity import NOMINAL, CurveResult, Fidelity, PooledFidelity
 from glideslope.report.panel import Estimate, as_losses
 from glideslope.report.statistics import paired_interval
-from glideslope.report.tables import EMPTY, Entry, Table, Tally, Value, finite_or_none
+from glideslope.report.tables import EMPTY, Entry, Table, Tally, Value, finite_or_none, how_many
 
 
 def fidelity_table(fidelities: Sequence[Fidelity]) -> Table:
@@ -108,9 +108,9 @@ def _agreement(one: Fidelity) -> Tally:
 
 def _design(fidelities: Sequence[Fidelity]) -> str:
     counts = (
-        _range("seed", [one.num_seeds for one in fidelities]),
-        _range("variant", [one.num_variants for one in fidelities]),
-        _range("budget", [one.num_budgets for one in fidelities]),
+        how_many([one.num_seeds for one in fidelities], "seed"),
+        how_many([one.num_variants for one in fidelities], "variant"),
+        how_many([one.num_budgets for one in fidelities], "budget"),
     )
     diverged = [f"{one.num_diverged} of {one.estimator}" for one in fidelities if one.num_diverged]
     left_out = f" Diverged and left out: {', '.join(diverged)}." if diverged else ""
@@ -149,7 +149,7 @@ def curve_table(results: Sequence[CurveResult], metric: str) -> Table:
     )
     seeds = [len({r.seed for r in results if r.estimator == estimator}) for estimator in estimators]
     some = any(isinstance(entry, Value) and entry.flags for row in rows for entry in row)
-    note = f"{metric}; mean ± std over {_range('seed', seeds)}. A budget is a number of updates."
+    note = f"{metric}; mean ± std over {how_many(seeds, 'seed')}. A budget is a number of updates."
     return Table(
         f"{task}, {variant}: curves",
         ("budget", *estimators),
@@ -414,14 +414,3 @@ def _only(noun: str, names: Iterable[str]) -> str:
 def _finite_mean(values: Iterable[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else math.nan
-
-
-def _range(noun: str, counts: Sequence[int]) -> str:
-    """How many, in words.
-
-    >>> _range("seed", [3, 3]), _range("seed", [1, 3])
-    ('3 seeds', '1 to 3 seeds')
-    """
-    fewest, most = min(counts), max(counts)
-    many = f"{most} {noun}{'' if most == 1 else 's'}"
-    return many if fewest == most else f"{fewest} to {many}"

@@ -27,7 +27,7 @@ from glideslope.report.study_tables import (
     ranking_table,
     scores_table,
 )
-from glideslope.report.tables import Entry, Table, finite_or_none
+from glideslope.report.tables import Entry, Table, finite_or_none, how_many
 from glideslope.studies.compare import PAPER_SCHEDULES, PATIENCES, Answer, Place, Question, Row
 from glideslope.studies.tuning import Choice
 
@@ -127,7 +127,7 @@ def document(answer: Answer, provenance: Mapping[str, str], baseline: str = "lin
         "computed by": "; ".join(answer.made_by),
         "trials": f"{answer.num_trials} (tuning and reporting), {answer.num_updates:,} updates",
         "work": f"{answer.seconds:.0f} s of one core, training and evaluation",
-        "n": f"{question.num_seeds} reporting seeds, {question.num_tuning_seeds} tuning seeds",
+        "n": question.seeds_in_words,
     }
     command = facts.pop("command", "")
     sections.append(Section("Provenance", [Provenance(facts), *([Command(command)] if command else [])]))
@@ -148,10 +148,11 @@ def _lead(answer: Answer) -> str:
     if at is not None and any(len(row.candidates) > 1 for row in rows):
         reused += f" (plateau's patience too; {PATIENCES[0]} epochs where none can fall there)"
     return (
-        f"{len(question.schedules)} schedules × {len(question.optimizers)} optimizers × {len(question.budgets)} "
-        f"budgets on {tasks}: {answer.num_trials} trials, {answer.num_updates:,} updates. "
-        f"Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) by validation{reused}, "
-        f"reported on {question.num_seeds} fresh seed(s) and the test split at the last step."
+        f"{how_many(len(question.schedules), 'schedule')} × {how_many(len(question.optimizers), 'optimizer')} × "
+        f"{how_many(len(question.budgets), 'budget')} on {tasks}: {answer.num_trials} trials, "
+        f"{answer.num_updates:,} updates. "
+        f"Rates tuned in multiples of 3 on {how_many(question.num_tuning_seeds, 'tuning seed')} by validation{reused}, "
+        f"reported on {how_many(question.num_seeds, 'fresh seed')} and the test split at the last step."
         f"{question.caution}"
     )
 

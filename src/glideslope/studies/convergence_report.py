@@ -18,7 +18,7 @@ from glideslope.report.page import Block, Command, Figure, Provenance, Section
 from glideslope.report.panel import Estimate
 from glideslope.report.results import percent
 from glideslope.report.statistics import pooled_interval
-from glideslope.report.tables import EMPTY, FLAGS, Entry, Table, Value, estimate_json, finite_or_none
+from glideslope.report.tables import EMPTY, FLAGS, Entry, Table, Value, estimate_json, finite_or_none, how_many
 from glideslope.studies.convergence import (
     AWARE,
     CONSTANT,
@@ -174,7 +174,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
         **{name: fact for name, fact in provenance.items() if name != "command"},
         "trials": f"{answer.num_trials} (tuning and reporting), {answer.num_updates:,} updates",
         "work": f"{answer.seconds:.0f} s of one core, training and evaluation",
-        "n": f"{question.num_seeds} reporting seeds, {question.num_tuning_seeds} tuning seeds",
+        "n": question.seeds_in_words,
     }
     command = [Command(provenance["command"])] if "command" in provenance else []
     sections.append(Section("Provenance", [Provenance(facts), *command]))
@@ -185,9 +185,10 @@ def _lead(answer: Answer) -> str:
     question = answer.question
     return (
         f"{', '.join(setting.task.name for setting in question.settings)}: {answer.num_trials} trials, "
-        f"{answer.num_updates:,} updates. Rates tuned in multiples of 3 on {question.num_tuning_seeds} tuning seed(s) "
-        f"by validation, reported on {question.num_seeds} fresh seed(s) and the test split at the last step. Intervals "
-        f"of differences hold with 95 % for all entries of their table at once.{question.caution}"
+        f"{answer.num_updates:,} updates. Rates tuned in multiples of 3 on "
+        f"{how_many(question.num_tuning_seeds, 'tuning seed')} by validation, reported on "
+        f"{how_many(question.num_seeds, 'fresh seed')} and the test split at the last step. Intervals of "
+        f"differences hold with 95 % for all entries of their table at once.{question.caution}"
     )
 
 
@@ -205,7 +206,7 @@ class _Part:
         self.metric = f"{setting.metric.name}{f', {setting.metric.unit}' if setting.metric.unit else ''}"
         self.budgets, self.full = question.budgets, question.budgets[-1]
         self.leading = question.optimizers[0]
-        self.note = f"{self.metric}; mean ± std over {question.num_seeds} seeds."
+        self.note = f"{self.metric}; mean ± std over {how_many(question.num_seeds, 'seed')}."
         self.linear: Line = (self.leading, LINEAR, AWARE)
         self.schedules: dict[str, Line] = {
             name: (self.leading, name, AWARE) for name in (*question.schedules, CONSTANT)
@@ -359,7 +360,7 @@ class _Part:
         lines = self._seen(watched, lambda run: run.end_over_largest)
         weights = self._seen(watched, lambda run: run.weight_norm[-1])
         ratios = {pair: _powers(estimate) for pair, estimate in self.end_ratios.estimates.items()}
-        note = f"Mean ± std over {self.answer.question.num_seeds} seeds."
+        note = f"Mean ± std over {how_many(self.answer.question.num_seeds, 'seed')}."
         return [
             self._table("last ‖g*‖ as a share of the largest of its run", lines, note),
             self._differences(

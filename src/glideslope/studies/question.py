@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from glideslope.core.value import require, unknown
+from glideslope.report.tables import how_many
 from glideslope.studies.setting import Setting
 from glideslope.trials.trial import PRECISIONS
 
@@ -88,6 +89,11 @@ class TunedQuestion(StudyQuestion):
     def _check(self, axis: str) -> None:
         super()._check(axis)
         require(self.num_tuning_seeds >= 1, "num_tuning_seeds", self.num_tuning_seeds, "num_tuning_seeds >= 1")
+
+    @property
+    def seeds_in_words(self) -> str:
+        """Of how many seeds the numbers are, for the provenance."""
+        return f"{how_many(self.num_seeds, 'reporting seed')}, {how_many(self.num_tuning_seeds, 'tuning seed')}"
 
     @property
     def tuning_seeds(self) -> tuple[int, ...]:

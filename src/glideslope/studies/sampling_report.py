@@ -9,7 +9,7 @@ from glideslope.core.catalog import SAMPLING_RATES
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Provenance, Section
 from glideslope.report.results import percent
-from glideslope.report.tables import Entry, Table, Value, finite_or_none
+from glideslope.report.tables import Entry, Table, Value, finite_or_none, how_many
 from glideslope.studies.sampling import STEP_GAMMAS, Answer, Place
 
 TITLE = "Profile and sampling rate"
@@ -30,7 +30,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     if answer.failed:
         lines = [f"{place}: {error.strip().splitlines()[-1]}" for place, error in answer.failed]
         sections.insert(0, Section("Trials that failed", lines))
-    facts = {**provenance, "n": f"{question.num_seeds} reporting seeds, {question.num_tuning_seeds} tuning seeds"}
+    facts = {**provenance, "n": question.seeds_in_words}
     command = facts.pop("command", "")
     sections.append(Section("Provenance", [Provenance(facts), *([Command(command)] if command else [])]))
     lead = (
@@ -65,7 +65,7 @@ def _table(answer: Answer, task: str, metric: str, unit: str, optimizer: str, bu
         (name, *(_entry(answer, Place(task, optimizer, budget, profile, name, tuned)) for profile in profiles))
         for name in SAMPLING_RATES
     )
-    note = f"{metric}{f', {unit}' if unit else ''}; mean ± std over {answer.question.num_seeds} seeds."
+    note = f"{metric}{f', {unit}' if unit else ''}; mean ± std over {how_many(answer.question.num_seeds, 'seed')}."
     gamma = answer.gammas.get((task, optimizer, budget, tuned))
     if gamma is not None:
         edge = " (the edge of its grid)" if gamma in (min(STEP_GAMMAS), max(STEP_GAMMAS)) else ""

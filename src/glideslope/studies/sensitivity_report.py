@@ -14,7 +14,7 @@ from glideslope.report import figures
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Figure, Provenance, Section
 from glideslope.report.results import percent
-from glideslope.report.tables import EMPTY, Entry, Table, Value, finite_or_none
+from glideslope.report.tables import EMPTY, Entry, Table, Value, finite_or_none, how_many
 from glideslope.studies.compare import PATIENCES, Row
 from glideslope.studies.sensitivity import Answer, Place
 from glideslope.studies.setting import Setting
@@ -87,13 +87,14 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     failed = [f"{' / '.join(map(str, place))}: {error.strip().splitlines()[-1]}" for place, error in answer.failed]
     if failed:
         sections.insert(0, Section("Trials that failed", [*failed]))
-    facts = {**provenance, "n": f"{question.num_seeds} seeds of every rate"}
+    facts = {**provenance, "n": f"{how_many(question.num_seeds, 'seed')} of every rate"}
     command = facts.pop("command", "")
     sections.append(Section("Provenance", [Provenance(facts), *([Command(command)] if command else [])]))
     lead = (
-        f"Every schedule at {2 * question.reach + 1} base rates, a factor of {FACTOR:g} apart, {question.num_seeds} "
-        "seed(s) each, on the test split at the last step. Nothing is tuned, so the best rate of a row is chosen by "
-        f"what is reported here: it says how far rates reach, not which schedule wins.{question.caution}"
+        f"Every schedule at {2 * question.reach + 1} base rates, a factor of {FACTOR:g} apart, "
+        f"{how_many(question.num_seeds, 'seed')} each, on the test split at the last step. Nothing is tuned, so the "
+        "best rate of a row is chosen by what is reported here: it says how far rates reach, not which schedule wins."
+        f"{question.caution}"
     )
     lead += "".join(f' "{row.label}" waits {PATIENCES[0]} epochs.' for row in rows if len(row.candidates) > 1)
     data: dict[str, Any] = {
@@ -114,7 +115,7 @@ def _scores(title: str, setting: Setting, rates: Sequence[float], grid: Grid, nu
     rows = tuple(
         (label, *(Value.over_seeds(scores) if scores else EMPTY for scores in row)) for label, row in grid.items()
     )
-    note = f"{_metric(setting)}; mean ± std over {num_seeds} seed(s); ‡: of those that did not diverge."
+    note = f"{_metric(setting)}; mean ± std over {how_many(num_seeds, 'seed')}; ‡: of those that did not diverge."
     return Table(title, ("schedule", *(f"{rate:.3g}" for rate in rates)), rows, note)
 
 

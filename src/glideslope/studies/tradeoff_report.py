@@ -18,7 +18,7 @@ from glideslope.report.document import Document
 from glideslope.report.fidelity import CurveResult, Fidelity, fidelity, pooled
 from glideslope.report.figures import Style
 from glideslope.report.page import Figure, Provenance, Section
-from glideslope.report.tables import Table
+from glideslope.report.tables import Table, how_many
 from glideslope.report.tradeoff_figures import (
     cost_bars,
     fidelity_panel,
@@ -72,9 +72,9 @@ def document(answer: Answer, provenance: Mapping[str, str], price_per_hour: floa
         sections.insert(0, Section("Read first", notes))
     rho = price_of_separate(question.budgets)
     lead = (
-        f"{len(question.budgets)} budgets up to {100 * question.budgets[-1]:.4g} % of each task, "
-        f"{question.num_seeds} seed(s), rates tuned on "
-        f"{question.num_tuning_seeds} other seed(s), one rate for all budgets of a curve. Separate runs cost "
+        f"{how_many(len(question.budgets), 'budget')} up to {100 * question.budgets[-1]:.4g} % of each task, "
+        f"{how_many(question.num_seeds, 'seed')}, rates tuned on "
+        f"{how_many(question.num_tuning_seeds, 'other seed')}, one rate for all budgets of a curve. Separate runs cost "
         f"\u03c1 = {rho:.2f} full runs; a cheap curve costs about one.{question.caution}"
     )
     return Document(

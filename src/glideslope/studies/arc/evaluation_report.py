@@ -39,7 +39,7 @@ from glideslope.report.controller_tables import (
 from glideslope.report.document import Document
 from glideslope.report.figures import Style
 from glideslope.report.page import Block, Command, Figure, Provenance, Section
-from glideslope.report.tables import Table, finite_or_none
+from glideslope.report.tables import Table, finite_or_none, how_many
 from glideslope.studies.arc.evaluation import OPEN_LOOP, OWN_RATE, RULES, Answer, Place, Run, policy
 from glideslope.studies.setting import Setting
 
@@ -87,7 +87,7 @@ def document(answer: Answer, provenance: Mapping[str, str]) -> Document:
     lead = (
         f"{len(report.systems)} systems on {', '.join(setting.task.name for setting in question.settings)}, from "
         f"{', '.join(f'{factor:g}×' for factor in question.rate_factors)} the default rate of {question.optimizer}, "
-        f"{question.epochs} epochs, {question.num_seeds} seeds: {answer.num_trials} trials."
+        f"{question.epochs} epochs, {how_many(question.num_seeds, 'seed')}: {answer.num_trials} trials."
     )
     return Document(TITLE, lead, [s for s in sections if s.blocks], _data(report, columns, told, provenance))
 
@@ -426,7 +426,7 @@ def _provenance(answer: Answer, provenance: Mapping[str, str]) -> list[Block]:
         **{name: fact for name, fact in provenance.items() if name != "command"},
         "trials": f"{answer.num_trials}, range tests included",
         "work": f"{answer.seconds:.0f} s of one core, training and evaluation",
-        "n": f"{answer.question.num_seeds} seeds",
+        "n": how_many(answer.question.num_seeds, "seed"),
         "source": 'Dong et al., "To Raise or Not To Raise: The Autonomous Learning Rate Question", 2021, Section 4',
     }
     return [Provenance(facts), *([Command(provenance["command"])] if "command" in provenance else [])]
