@@ -92,8 +92,8 @@ def test_quoted_code_in_the_text_is_a_schedule_or_a_budget(page):
 @pages
 def test_commands_are_those_of_the_program(page):
     verbs = typer.main.get_command(app).commands
-    for block in blocks(page, ""):
-        for line in block.splitlines():
+    for block in [*blocks(page, ""), *blocks(page, "bash")]:
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["glideslope"]:
                 verbs[words[1]].make_context(words[1], words[2:])
@@ -105,7 +105,7 @@ def quoted_commands(page):
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     quoted = [" ".join(text.split()) for text in re.findall(r'`((?:\w+="[^`]*?; )?glideslope [^`]+)`', prose)]
     script = [f"{text}; printf '\\n'" for text in quoted if " | " not in text]
-    program = "\n".join(["glideslope() { printf '%s\\0' \"$@\"; }", settings, *script])
+    program = "\n".join(["set -eu", "glideslope() { printf '%s\\0' \"$@\"; }", settings, *script])
     said = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [line.split("\0")[:-1] for line in said.splitlines()]
 

@@ -67,8 +67,19 @@ class TestStudy:
         assert f"{TINY}, sgdm: one seed." in page
         assert "Bias of each estimator" not in page
         curves = json.loads(glideslope("report", tmp_path / "one", "--json").out)["mean_curves"]
+        glideslope("tradeoff", TINY, *short, "--seeds", "3", "--html", tmp_path / "three.html")
+        assert "Bias of each estimator" in (tmp_path / "three.html").read_text(encoding="utf-8")
         for band in [band for curve in curves for band in curve["metrics"].values()]:
             assert band["lows"] == band["highs"] == band["values"]
+
+    def test_methods_of_one_seed_have_no_intervals_either(self, glideslope, tmp_path):
+        short = ("--executor", "in-process", "--budgets", "2", "--maximum", "0.1", "--seeds", "1")
+        methods = ("--estimators", "cyclic", "--methods", "baseline,label_smoothing", "--out", tmp_path / "methods")
+        called = glideslope("tradeoff", "digits-mlp", *short, *methods)
+        assert called.code == 0, called.err
+        table = called.out.partition("digits-mlp: cost to reach")[2].partition("\n\n")[0]
+        assert "that sgdm ends with; outside" in " ".join(table.split())
+        assert "[" not in table
 
     def test_bfloat16_is_said_wherever_the_numbers_go(self, glideslope, tmp_path):
         said = "bfloat16 autocast: not exact"

@@ -24,7 +24,7 @@ from glideslope.report.study_tables import (
     ranking_table,
     scores_table,
 )
-from glideslope.report.tables import Table, Tally, Value
+from glideslope.report.tables import Table, Tally, Value, explained_flags
 
 NAN = math.nan
 NASTY = "</script><b>&\"'"
@@ -113,6 +113,14 @@ def test_a_value_over_seeds_is_of_those_that_did_not_diverge(scores, value, text
     assert (found.mean, found.flags) == (value.mean, value.flags)
     assert found.std == pytest.approx(value.std, nan_ok=True)
     assert text in Table("t", ("n", "v"), (("a", found),)).to_text()
+
+
+def test_marks_are_explained_where_there_are_any():
+    rows = [("a", Value(1.0, flags=("diverged",)), 3), ("b", "-", Value(2.0, flags=("at_limit",)))]
+    assert explained_flags(rows) == (
+        " † tuned rate at a hard limit of its grid. ‡ some seeds diverged: mean of the others, ranked last."
+    )
+    assert explained_flags([("a", Value(1.0))]) == ""
 
 
 def test_a_value_of_seeds_that_all_diverged():

@@ -213,6 +213,9 @@ def test_a_rank_evaluates_its_own_chunks_of_a_split_that_is_judged_whole(monkeyp
         share = Share(FLOAT32, rank, 2, torch.device("cpu"))
         evaluate(task, task.model(1), task.splits().test, make_spec().seeds, 1, share)
     assert [list(chunks) for chunks in sent] == [[0, 2, 4], [1, 3]]
+    # What is a view of the split must not bring all of it along.
+    storages = [value.untyped_storage() for chunks in sent for found in chunks.values() for value in found.values()]
+    assert max(storage.nbytes() for storage in storages) <= 7 * 4
 
 
 def test_ranks_leave_no_checkpoint_of_what_each_remembers_alone():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,12 @@ class Value:
             return cls(math.nan, tied=tied, flags=flags)
         std = float(finite.std(ddof=1)) if finite.size > 1 else math.nan
         return cls(float(finite.mean()), std, tied, (*flags, "diverged") if finite.size < scores.size else flags)
+
+
+def explained_flags(rows: Iterable[Sequence[Entry]]) -> str:
+    """What the marks in a table mean, a sentence for each, to be put behind its note; "" where nothing is marked."""
+    raised = {flag for row in rows for entry in row if isinstance(entry, Value) for flag in entry.flags}
+    return "".join(f" {mark} {meaning}." for flag, (mark, meaning) in FLAGS.items() if flag in raised)
 
 
 def how_many(numbers: int | Sequence[int], noun: str) -> str:

@@ -18,7 +18,16 @@ from glideslope.report.page import Block, Command, Figure, Provenance, Section
 from glideslope.report.panel import Estimate
 from glideslope.report.results import percent
 from glideslope.report.statistics import pooled_interval
-from glideslope.report.tables import EMPTY, FLAGS, Entry, Table, Value, estimate_json, finite_or_none, how_many
+from glideslope.report.tables import (
+    EMPTY,
+    Entry,
+    Table,
+    Value,
+    estimate_json,
+    explained_flags,
+    finite_or_none,
+    how_many,
+)
 from glideslope.studies.convergence import (
     AWARE,
     CONSTANT,
@@ -516,9 +525,7 @@ class _Part:
             return Value.over_seeds(values[name][budget], flags=("at_limit",) if place in self.answer.at_limit else ())
 
         rows = tuple((name, *(entry(name, budget) for budget in self.budgets)) for name in values)
-        flags = {flag for row in rows for value in row if isinstance(value, Value) for flag in value.flags}
-        notes = "".join(f" {FLAGS[flag][0]} {FLAGS[flag][1]}." for flag in sorted(flags))
-        return Table(f"{self.task}: {title}", ("", *map(percent, self.budgets)), rows, f"{note}{notes}")
+        return Table(f"{self.task}: {title}", ("", *map(percent, self.budgets)), rows, note + explained_flags(rows))
 
     def _differences(
         self,

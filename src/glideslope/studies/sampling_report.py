@@ -9,7 +9,7 @@ from glideslope.core.catalog import SAMPLING_RATES
 from glideslope.report.document import Document
 from glideslope.report.page import Command, Provenance, Section
 from glideslope.report.results import percent
-from glideslope.report.tables import Entry, Table, Value, finite_or_none, how_many
+from glideslope.report.tables import Entry, Table, Value, explained_flags, finite_or_none, how_many
 from glideslope.studies.sampling import STEP_GAMMAS, Answer, Place
 
 TITLE = "Profile and sampling rate"
@@ -71,6 +71,7 @@ def _table(answer: Answer, task: str, metric: str, unit: str, optimizer: str, bu
         edge = " (the edge of its grid)" if gamma in (min(STEP_GAMMAS), max(STEP_GAMMAS)) else ""
         note += f" step: gamma = {gamma:g}{edge}."
     note += " Rate tuned per cell." if tuned else f" Rate {answer.held_rates[task, optimizer]:.3g} throughout."
+    note += explained_flags(rows)
     return Table(f"{task}, {optimizer}, {percent(budget)}", ("sampling", *profiles), rows, note)
 
 

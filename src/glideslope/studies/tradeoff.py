@@ -219,7 +219,8 @@ class Answer:
     Args:
         question: what was asked.
         results: one curve per estimator and seed, of all cells that are finished.
-        curves: the same, mean over seeds with a 90 % interval, and mean training seconds up to each budget.
+        curves: the same, mean over seeds with a 90 % interval where there are several, and mean training seconds up to
+            each budget.
         choices: the rate of each estimator's cell.
         rate_scores: (task, variant) → the validation metric of separate runs at every rate tried for every budget.
         fallbacks: (place, seed) of curves whose self-check failed, so that branches were trained for all budgets.

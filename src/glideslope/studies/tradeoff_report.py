@@ -169,10 +169,10 @@ def _method_table(answer: Answer, task: str, reference: str) -> Table:
         rows.append(
             (estimator, f"{target:.4g}", *(_share(curves[variant], metric, target) for variant in variants[1:]))
         )
+    interval = " [from its 90 % interval over seeds]" if answer.question.num_seeds > 1 else ""
     note = (
-        f"Share of the largest budget that a method needs for the {metric} that {variants[0]} ends with [from its 90 % "
-        f"interval over seeds]; outside: its curve ends before, or begins beyond. {reference} is what the other rows "
-        "estimate."
+        f"Share of the largest budget that a method needs for the {metric} that {variants[0]} ends with{interval}; "
+        f"outside: its curve ends before, or begins beyond. {reference} is what the other rows estimate."
     )
     return Table(f"{task}: cost to reach {variants[0]}", ("estimator", metric, *variants[1:]), tuple(rows), note)
 
@@ -181,6 +181,9 @@ def _share(curve: Curve | None, metric: str, target: float) -> str:
     if curve is None:
         return "-"
     found, full = curve.cost_to_reach("updates", None, **{metric: target}), curve.updates[-1]
+    band = curve.metrics[metric]
+    if band.lows == band.highs:
+        return f"{found.value / full:.2f}" if found.is_known else "outside"
     if not found.is_known:
         bounds = (
             math.isnan(found.low) or f"{found.low / full:.2f}",

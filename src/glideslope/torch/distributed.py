@@ -1,4 +1,4 @@
-"""The only file that touches torch.distributed: what all ranks must agree on, or add up."""
+"""The only file that touches torch.distributed: what all ranks must agree on, add up, or gather."""
 
 from __future__ import annotations
 

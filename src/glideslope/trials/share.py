@@ -19,6 +19,8 @@ from glideslope.trials.task import Batch, Noise, Task
 class Share(Arithmetic):
     """A rank's rows of every batch; gradients and losses are added up, so that all ranks make the whole batch's update.
 
+    Of a split it evaluates every R-th chunk: sums are added up, what a metric of the whole split needs is gathered.
+
     Rank r of R reads rows r n / R … (r + 1) n / R of a batch of n, rounded down, and takes the draws that belong to
     them: a draw with one entry per example is cut, any other is everybody's. Its loss counts by its share of the rows,
     so batches need not divide by the ranks. This is the batch's own loss as long as that is a mean of what each example
@@ -116,7 +118,9 @@ class Share(Arithmetic):
         return dict(zip(names, added.tolist(), strict=True))
 
     def all_of(self, chunks: Chunks) -> Chunks:
-        return {chunk: values for part in gather_over_ranks(chunks) for chunk, values in part.items()}
+        # Copies: pickled with a view goes the whole of what it is a view of.
+        mine = {chunk: {name: value.clone() for name, value in values.items()} for chunk, values in chunks.items()}
+        return {chunk: values for part in gather_over_ranks(mine) for chunk, values in part.items()}
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:
